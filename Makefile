@@ -1,0 +1,58 @@
+# Everything that one does here. `make help` lists it. Needs Python 3.11 or newer, git, make and a C++ compiler.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+# What `make look` looks at: two stanzas of a poem that nearly repeat, so that heads which look for repeats show.
+export TEXT ?= Tyger Tyger, burning bright, In the forests of the night; What immortal hand or eye, \
+	Could frame thy fearful symmetry? Tyger Tyger burning bright, In the forests of the night: \
+	What immortal hand or eye, Dare frame thy fearful symmetry?
+
+.PHONY: help look test test-all check format clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+look: $(READY)  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
+	$(BIN)/clearhead look "$$TEXT"
+
+test: $(READY)  ## the tests, without the slow ones
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(READY)  ## every test
+	$(BIN)/pytest
+
+check: $(READY)  ## lint, format and types, of the page's scripts too where there is Node.js
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory check-page; \
+	else echo "No npm on this machine: the types of the page's scripts (src/clearhead/view/web) go unchecked."; fi
+
+.PHONY: check-page
+check-page: node_modules/.package-lock.json
+	node_modules/.bin/tsc
+
+format: $(READY)  ## mend what `make check` would say of layout and imports
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove what the targets above made, .venv included
+	rm -rf .venv node_modules build dist look.html .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -r {} +
+
+# The stamp is written last, and renewed when a lock file or pyproject.toml is newer.
+$(READY): requirements.lock requirements-no-deps.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Clearhead needs Python 3.11 or newer; \
+	$(PYTHON) is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv from requirements.lock. The first time, this takes a few minutes."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-no-deps.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@

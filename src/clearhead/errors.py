@@ -1,0 +1,9 @@
+"""What Clearhead says when something is wrong: sentences, as errors or as warnings."""
+
+
+class ClearheadError(ValueError):
+    """Says what was got, what was expected and how to mend it, in the notation of the docs."""
+
+
+class WatchWarning(UserWarning):
+    """A watch saw less than it should, or something else than the model computed."""
