@@ -1,3 +1,8 @@
 """Attention you can run fast and see through."""
 
+from clearhead.attend import *  # noqa: F403
+from clearhead.attend import __all__ as _attend
+from clearhead.errors import ClearheadError
+
 __version__ = "0.1.0"
+__all__ = ["ClearheadError", *_attend]

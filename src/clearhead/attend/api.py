@@ -1,0 +1,215 @@
+"""attention(): the one call, its arguments checked, its backend chosen."""
+
+from typing import Any, Literal, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearhead.attend import backends
+from clearhead.attend.biases import Bias, dense
+from clearhead.attend.call import Call
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.patterns import full, where
+from clearhead.attend.scores import Score, named
+from clearhead.attend.statistics import Statistics
+from clearhead.errors import ClearheadError
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@overload
+def attention(
+    q: Float[Tensor, "B H Tq D"],
+    k: Float[Tensor, "B K Tk Dk"],
+    v: Float[Tensor, "B K Tk Dv"],
+    *,
+    return_lse: Literal[False] = False,
+    probe: Literal[False] = False,
+    **options: Any,
+) -> Float[Tensor, "B H Tq Dv"]: ...
+@overload
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], probe: Literal[False] = False, **options: Any
+) -> tuple[Float[Tensor, "B H Tq Dv"], Float[Tensor, "B H Tq"]]: ...
+@overload
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, probe: Literal[True], **options: Any
+) -> tuple[Float[Tensor, "B H Tq Dv"], Statistics]: ...
+@overload
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], probe: Literal[True], **options: Any
+) -> tuple[Float[Tensor, "B H Tq Dv"], Float[Tensor, "B H Tq"], Statistics]: ...
+def attention(  # type: ignore[misc]  # the overloads leave the options to this signature
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: Pattern | None = None,
+    bias: Bias | Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    dropout: float = 0.0,
+    score: str | Score = "scaled",
+    return_lse: bool = False,
+    probe: bool = False,
+    backend: str = "auto",
+) -> Any:
+    """Attention: out_i = Σ_j w[i, j] v_j, with w = softmax over the visible keys of s (Vaswani et al. 2017).
+
+    s[i, j] = softcap(scale · score(q_i, k_j)) + bias[i, j],  softcap(x) = c · tanh(x / c).
+
+    Args:
+        q: queries `(B, H, Tq, D)`. They are the last Tq of the Tk positions.
+        k: keys `(B, K, Tk, D)`, H a multiple of K: each key head serves H // K query heads.
+        v: values `(B, K, Tk, Dv)`.
+        pattern: who may see whom, `causal() & window(256)`; None is `full()`. A query that may see nothing
+            gives 0, with log-sum-exp −inf.
+        bias: added to the scores after the softcap: `alibi(H)`, `relative(table)`, `t5(...)`, or a tensor
+            that broadcasts to `(B, H, Tq, Tk)`, in which −inf hides a key.
+        scale: the factor on the score; None is the score's own: 1/√D for "scaled", 1 for all others.
+        softcap: c of the formula (Gemma 2), or None.
+        sinks: one logit a head `(H,)`, joined to the softmax's denominator only (GPT-OSS).
+        dropout: the probability of dropping a weight; the seed is drawn from PyTorch's generator.
+        score: "scaled" (q · k / √D), "dot" (q · k), `Additive(...)` or `Multiplicative(...)`.
+        return_lse: also return log Σ_j exp s[i, j], `(B, H, Tq)`, natural, float32 (float64 for float64).
+        probe: also return the `Statistics` of every row, gathered in the same pass, without gradient.
+        backend: "auto", "tiled" (O(T) memory) or "reference" (materialised). `explain` says which and why.
+
+    Returns:
+        out `(B, H, Tq, Dv)` in q's type; with lse and statistics, in this order, where asked for.
+
+    Gradients flow to q, k, v, sinks, a learned bias and the score's weights, also through lse. Under
+    autocast q, k and v are cast as for PyTorch's own attention. `torch.compile` takes the `reference`.
+
+    Raises:
+        ClearheadError: in a sentence, for shapes that do not fit or a backend that can't do the call.
+
+    >>> import clearhead as ch, torch
+    >>> q, k, v = torch.randn(1, 8, 100, 64), torch.randn(1, 2, 100, 64), torch.randn(1, 2, 100, 64)
+    >>> out, lse = ch.attention(q, k, v, pattern=ch.causal() & ch.window(16), return_lse=True)
+    >>> out.shape, lse.shape
+    (torch.Size([1, 8, 100, 64]), torch.Size([1, 8, 100]))
+    """
+    device = q.device.type if isinstance(q, Tensor) else "cpu"
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        q, k, v = (x.to(kind) if isinstance(x, Tensor) and x.dtype != torch.float64 else x for x in (q, k, v))
+    with torch.autocast(device, enabled=False):
+        call = checked(
+            q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout, score=score
+        )
+        out, lse, statistics = backends.choose(call, backend).forward(call, probe)
+    extras = ((lse,) if return_lse else ()) + ((statistics,) if probe else ())
+    return (out, *extras) if extras else out
+
+
+def checked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: Pattern | None = None,
+    bias: Bias | Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    dropout: float = 0.0,
+    score: str | Score = "scaled",
+) -> Call:
+    """A complete Call of these arguments, or a sentence that says what does not fit."""
+    B, H, Tq, Tk = _check_shapes(q, k, v)
+    if not (scale is None or isinstance(scale, int | float)):
+        raise ClearheadError(f"scale: got {scale!r}, expected a number, or None for the score's own.")
+    if softcap is not None and not softcap > 0:
+        raise ClearheadError(f"softcap: got {softcap}, expected a number above 0, or None for no cap.")
+    if not 0 <= dropout < 1:
+        raise ClearheadError(f"dropout: got {dropout}, expected a probability, at least 0 and below 1.")
+    if sinks is not None and sinks.shape != (H,):
+        raise ClearheadError(f"sinks: got shape {tuple(sinks.shape)}, expected one logit a head, (H,) = ({H},).")
+    bias = dense(bias) if isinstance(bias, Tensor) else bias
+    if bias is not None:
+        bias.check(B, H, Tq, Tk)
+    runs = _pattern(pattern, bias).runs(Tq, Tk, q.device)
+    if runs.start.shape[0] not in (1, B) or runs.start.shape[1] not in (1, H):
+        raise ClearheadError(
+            f"pattern: {pattern!r} differs over (batches, heads) = {tuple(runs.start.shape[:2])}, but the call has "
+            f"(B, H) = ({B}, {H}); expected each to be the same, or 1."
+        )
+    score = named(score)
+    return Call(
+        q=q,
+        k=k,
+        v=v,
+        sinks=sinks,
+        bias_weights=() if bias is None else tuple(w.to(q.device) for w in bias.weights),
+        score_weights=score.weights,
+        runs=runs,
+        bias=bias,
+        score=score,
+        scale=score.default_scale(q.shape[-1]) if scale is None else float(scale),
+        softcap=softcap,
+        dropout=float(dropout),
+        finite=_known_finite(q, k, v),
+        queries=torch.arange(Tq, device=q.device),
+        past=Tk - Tq,
+    )
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+    """B, H, Tq, Tk of tensors that fit together."""
+    for name, x, shape in (("q", q, "(B, H, Tq, D)"), ("k", k, "(B, K, Tk, D)"), ("v", v, "(B, K, Tk, Dv)")):
+        if not isinstance(x, Tensor):
+            raise ClearheadError(f"{name}: got {type(x).__name__}, expected a tensor {shape}.")
+        if x.dim() != 4:
+            raise ClearheadError(
+                f"{name} has shape {tuple(x.shape)}; expected the four dimensions {shape}. "
+                "Add the missing ones with unsqueeze, a batch of 1 or a head of 1."
+            )
+        if x.dtype not in FLOATS:
+            raise ClearheadError(f"{name} is {x.dtype}; expected float16, bfloat16, float32 or float64.")
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ClearheadError(
+                f"q is {q.dtype} on {q.device} but {name} is {x.dtype} on {x.device}; bring them to one type and device."
+            )
+    (B, H, Tq, _), (Bk, K, Tk, _) = q.shape, k.shape
+    if k.shape[:3] != v.shape[:3]:
+        raise ClearheadError(
+            f"k {tuple(k.shape)} and v {tuple(v.shape)} differ in (B, K, Tk); each key needs one value."
+        )
+    if B != Bk:
+        raise ClearheadError(
+            f"q {tuple(q.shape)} has B = {B} but k {tuple(k.shape)} has B = {Bk}; expand the one that is shared."
+        )
+    if K == 0 or H % K:
+        raise ClearheadError(
+            f"q {tuple(q.shape)} has H = {H} heads and k {tuple(k.shape)} has K = {K}; "
+            "expected H to be a multiple of K. Is the order of dimensions (B, heads, T, D)?"
+        )
+    return B, H, Tq, Tk
+
+
+def _pattern(pattern: Pattern | None, bias: Bias | None) -> Pattern:
+    """The pattern, with what a dense bias hides by −inf."""
+    if isinstance(pattern, Tensor):
+        raise ClearheadError(
+            "pattern: got a tensor, expected a Pattern. Say where(mask) for a boolean mask (True = may attend), "
+            "or pass a float mask as bias=."
+        )
+    if not (pattern is None or isinstance(pattern, Pattern)):
+        raise ClearheadError(f"pattern: got {pattern!r}, expected a Pattern such as causal() & window(256), or None.")
+    if isinstance(bias, dense) and not torch.compiler.is_compiling():
+        hidden = bias.tensor.isneginf()
+        if bool(hidden.any()):
+            return where(~hidden) if pattern is None else pattern & where(~hidden)
+    return full() if pattern is None else pattern
+
+
+def _known_finite(*tensors: Tensor) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        return all(bool(x.isfinite().all()) for x in tensors)
+    except RuntimeError:  # under vmap no value can be looked at
+        return False

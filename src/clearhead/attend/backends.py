@@ -1,0 +1,22 @@
+"""The backends, in the order in which "auto" asks them, and the choice of one."""
+
+from types import ModuleType
+
+from clearhead.attend import reference, tiled
+from clearhead.attend.call import Call
+from clearhead.errors import ClearheadError
+
+BACKENDS: dict[str, ModuleType] = {"tiled": tiled, "reference": reference}
+"""Each is a module with `forward(call, probe)` and `refuses(call)`, the reason why it can't, or None."""
+
+
+def choose(call: Call, name: str) -> ModuleType:
+    """The backend of this name, or the first that can do the call."""
+    if name == "auto":
+        return next(backend for backend in BACKENDS.values() if backend.refuses(call) is None)
+    if name not in BACKENDS:
+        raise ClearheadError(f"backend: got {name!r}, expected 'auto' or one of {', '.join(map(repr, BACKENDS))}.")
+    reason = BACKENDS[name].refuses(call)
+    if reason is not None:
+        raise ClearheadError(f"backend {name!r} can't do this call: {reason}. backend='auto' takes one that can.")
+    return BACKENDS[name]

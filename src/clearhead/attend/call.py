@@ -1,0 +1,126 @@
+"""A call of attention, checked and complete: what every backend gets."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearhead.attend.biases import Bias
+from clearhead.attend.grouped import expand_product
+from clearhead.attend.runs import Runs
+from clearhead.attend.scores import Score
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One attention: its tensors, and what is done with them.
+
+    Scores are s[i, j] = softcap(scale · score(q_i, k_j)) + bias[i, j], over the keys in the query's runs.
+    """
+
+    q: Float[Tensor, "B H Tq D"]
+    k: Float[Tensor, "B K Tk Dk"]
+    v: Float[Tensor, "B K Tk Dv"]
+    sinks: Float[Tensor, " H"] | None
+    bias_weights: tuple[Tensor, ...]
+    score_weights: tuple[Tensor, ...]
+    runs: Runs
+    bias: Bias | None
+    score: Score
+    scale: float
+    softcap: float | None
+    dropout: float
+    finite: bool
+    """Whether q, k and v are known to hold no NaN and no Inf, so that nothing can leak from under the mask."""
+    queries: Int[Tensor, " Tq"]
+    """Which query rows of the whole call these are: all, or those that `take` took."""
+    past: int
+    """Query row r sits at position r + past among the keys: Tk − Tq of the whole call."""
+    seed: int = 0
+    """Of the dropout, where a backend makes its mask twice."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: float32, or float64 for float64 input."""
+        return torch.float64 if self.q.dtype == torch.float64 else torch.float32
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that may want a gradient, in one flat tuple."""
+        return (self.q, self.k, self.v, self.sinks, *self.bias_weights, *self.score_weights)
+
+    def with_tensors(self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *weights: Tensor) -> "Call":
+        """The same call on other tensors, given in the order of `tensors`."""
+        n = len(self.bias_weights)
+        return replace(self, q=q, k=k, v=v, sinks=sinks, bias_weights=weights[:n], score_weights=weights[n:])
+
+    def take(self, rows: Int[Tensor, " rows"]) -> "Call":
+        """The same call for some of its queries."""
+        return replace(self, q=self.q[:, :, rows], runs=self.runs.take(rows), queries=self.queries[rows])
+
+    def rows(self, rows: slice) -> Int[Tensor, "m 1"]:
+        """Indices of query rows, to broadcast against `columns`."""
+        return self.queries[rows, None]
+
+    def columns(self, columns: slice) -> Int[Tensor, "1 n"]:
+        """Indices of keys, to broadcast against `rows`."""
+        return torch.arange(columns.start, columns.stop, device=self.q.device)[None, :]
+
+    def content(
+        self, q: Float[Tensor, "*B H m D"], k: Float[Tensor, "*B K n Dk"], *score_weights: Tensor
+    ) -> Float[Tensor, "*B H m n"]:
+        """The part of the scores that q and k make: softcap(scale · score(q, k))."""
+        if self.finite:
+            return self._content(q, k, *score_weights)
+        # A hidden key's zero gradient times its NaN would be NaN. So the bad rows of q and k are cut out of
+        # the graph, and their scores, NaN or Inf, are put in as constants.
+        good_q, good_k = _finite_rows(q), _finite_rows(k)
+        clean = self._content(q.masked_fill(~good_q, 0), k.masked_fill(~good_k, 0), *score_weights)
+        raw = self._content(q.detach(), k.detach(), *(w.detach() for w in score_weights))
+        group = q.shape[-3] // k.shape[-3]
+        return torch.where(good_q & good_k.mT.repeat_interleave(group, -3), clean, raw)
+
+    def _content(self, q: Tensor, k: Tensor, *score_weights: Tensor) -> Tensor:
+        s = self.score(q, k, *score_weights) * self.scale
+        return s if self.softcap is None else self.softcap * torch.tanh(s / self.softcap)
+
+    def scores(self, rows: slice, columns: slice) -> Float[Tensor, "B H m n"]:
+        """A tile of the scores, bias included, before any mask."""
+        q = self.q[:, :, rows].to(self.dtype)
+        k = self.k[:, :, columns].to(self.dtype)
+        s = self.content(q, k, *self.score_weights)
+        if self.bias is not None:
+            s = s + self.bias.at(self.rows(rows), self.columns(columns), self.past, *self.bias_weights).to(s.dtype)
+        return s
+
+    def weights(self, lse: Float[Tensor, "B H Tq"], rows: slice, columns: slice) -> Float[Tensor, "B H m n"]:
+        """A tile of the weights, exp(s − lse), made again from the row's log-sum-exp."""
+        lse = lse[:, :, rows, None]
+        w = torch.exp(self.scores(rows, columns) - lse.masked_fill(lse == -torch.inf, 0))
+        return w.masked_fill(~self.runs.mask(rows, columns), 0)
+
+    def weigh(
+        self, w: Float[Tensor, "B H m n"], v: Float[Tensor, "B K n Dv"], visible: Bool[Tensor, "#B #H m n"] | None
+    ) -> Float[Tensor, "B H m Dv"]:
+        """w @ v, in which what a hidden value holds, NaN or Inf, stays hidden."""
+        if self.finite or visible is None:
+            return expand_product(w, v)
+        seen = visible.expand(w.shape).to(w.dtype)
+        total = expand_product(w, torch.where(v.isfinite(), v, 0))
+        nan, plus, minus = (
+            expand_product(seen, bad.to(w.dtype)) > 0 for bad in (v.isnan(), v.isposinf(), v.isneginf())
+        )
+        total = total.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf)
+        return total.masked_fill(nan | (plus & minus), torch.nan)
+
+    def dropout_mask(self, rows: slice, columns: slice, shape: torch.Size) -> Float[Tensor, "B H m n"]:
+        """0 where a weight of this tile is dropped, 1 / (1 − dropout) where it stays; the same whenever asked."""
+        generator = torch.Generator(self.q.device)
+        generator.manual_seed((self.seed * 1_000_003 + rows.start) * 1_000_003 + columns.start & (2**63 - 1))
+        kept = torch.rand(shape, generator=generator, device=self.q.device) >= self.dropout
+        return kept.to(self.dtype) / (1 - self.dropout)
+
+
+def _finite_rows(x: Float[Tensor, "*B T D"]) -> Bool[Tensor, "*B T 1"]:
+    return x.isfinite().all(-1, keepdim=True)

@@ -1,0 +1,323 @@
+"""The patterns of the field, each as runs of keys. True always means *may attend*."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.runs import Runs
+from clearhead.errors import ClearheadError
+
+Align = Literal["end", "start"] | int | Tensor
+"""Where query 0 sits among the keys: at Tk − Tq ("end"), at 0 ("start"), or at a number (one a batch)."""
+
+# The patterns are classes named like functions, because they are used as functions: a call says
+# all there is to say, and the object that it makes prints as that call.
+
+
+@dataclass(frozen=True, eq=False)
+class full(Pattern):
+    """Every query sees every key."""
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        return Runs.of(_integers(0, device), _integers(Tk, device), Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class causal(Pattern):
+    """A query sees itself and what came before: `[0, i + 1)`.
+
+    >>> causal(align="start").dense(2, 3)[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0]]
+    """
+
+    align: Align = "end"
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        i = _positions(Tq, Tk, self.align, device)
+        return Runs.of(torch.zeros_like(i), i + 1, Tk)
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class window(Pattern):
+    """`window(w)`: the query and the w − 1 keys before it. `window(left, right)`: so many to each side.
+
+    Windows count keys: `window(w)` is `[i − w + 1, i + 1)`, `window(left, right)` is
+    `[i − left, i + right + 1)`. None for a side means without end. Beltagy et al. 2020.
+
+    >>> window(2).dense(3, 3)[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    >>> window(0, 1).dense(3, 3)[0, 0].int().tolist()
+    [[1, 1, 0], [0, 1, 1], [0, 0, 1]]
+    """
+
+    left: int | None
+    right: int | None
+    align: Align
+
+    def __init__(self, left: int | None, right: int | None | Literal["none"] = "none", align: Align = "end"):
+        if right == "none":
+            if left is None or left < 1:
+                raise ClearheadError(f"window({left}) counts the query itself, so it must be at least 1.")
+            left, right = left - 1, 0
+        for side in (left, right):
+            if side is not None and side < 0:
+                raise ClearheadError(f"window({left}, {right}): a side counts keys, so it can't be negative.")
+        object.__setattr__(self, "left", left)
+        object.__setattr__(self, "right", right)
+        object.__setattr__(self, "align", align)
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        i = _positions(Tq, Tk, self.align, device)
+        start = torch.zeros_like(i) if self.left is None else i - self.left
+        stop = torch.full_like(i, Tk) if self.right is None else i + self.right + 1
+        return Runs.of(start, stop, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class first(Pattern):
+    """Every query sees the first n keys, which may be a number a batch `(B,)`: attention sinks.
+
+    With causality write `causal() & (window(256) | first(4))`. Xiao et al. 2023 (StreamingLLM).
+    """
+
+    n: int | Int[Tensor, " B"]
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        return Runs.of(_integers(0, device), _integers(self.n, device), Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class prefix(Pattern):
+    """A prefix LM: the first n keys are seen by all, the rest causally. n may be `(B,)`. Raffel et al. 2020."""
+
+    n: int | Int[Tensor, " B"]
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        return (causal() | first(self.n)).runs(Tq, Tk, device)
+
+
+@dataclass(frozen=True, eq=False)
+class padding(Pattern):
+    """Only real tokens are seen: `lengths (B,)` of them, the padding after them, or before (`side="left"`)."""
+
+    lengths: Int[Tensor, " B"]
+    side: Literal["right", "left"] = "right"
+
+    def __post_init__(self) -> None:
+        if self.side not in ("right", "left"):
+            raise ClearheadError(f"padding: got side={self.side!r}, expected 'right' or 'left'.")
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        lengths = _integers(self.lengths, device)
+        edges = (torch.zeros_like(lengths), lengths) if self.side == "right" else (Tk - lengths, lengths * 0 + Tk)
+        return Runs.of(*edges, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class documents(Pattern):
+    """Packed sequences: a query sees the keys of its own document. `ids (Tk,)` or `(B, Tk)`, in any order.
+
+    >>> documents(torch.tensor([7, 7, 3, 7])).dense(4, 4)[0, 0, 0].int().tolist()
+    [1, 1, 0, 1]
+    """
+
+    ids: Int[Tensor, "Tk"] | Int[Tensor, "B Tk"]
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        if torch.compiler.is_compiling():
+            raise ClearheadError(
+                "documents: torch.compile can't know how many runs the ids make; make the mask outside the compiled "
+                "function and bring it: where(documents(ids).dense(Tq, Tk))."
+            )
+        ids = self.ids.to(device)
+        if ids.shape[-1] != Tk or Tq > Tk:
+            raise ClearheadError(
+                f"documents: got ids for {ids.shape[-1]} keys in a call with Tq = {Tq}, Tk = {Tk}; expected one id "
+                "for each key, and queries that are the last Tq of them."
+            )
+        batches = [_document_runs(row, Tq) for row in ids[None].flatten(0, -2)]
+        most = max(start.shape[-1] for start, _ in batches)
+        grown = [[torch.nn.functional.pad(t, (0, most - t.shape[-1]), value=Tk) for t in b] for b in batches]
+        start, stop = (torch.stack(side)[:, None] for side in zip(*grown, strict=True))
+        return Runs.of(start, stop, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class chunks(Pattern):
+    """A query sees its own chunk of `size` positions and the last `overlap` before it, ahead of it too.
+
+    Add `causal() &` for chunked decoding. Child et al. 2019.
+    """
+
+    size: int
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.overlap < 0:
+            raise ClearheadError(f"{self!r}: size must be at least 1 and overlap at least 0.")
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        start = _positions(Tq, Tk, "end", device) // self.size * self.size
+        return Runs.of(start - self.overlap, start + self.size, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class dilated(Pattern):
+    """w keys, every `step`-th going back from the query: i, i − step, … Beltagy et al. 2020.
+
+    >>> dilated(3, 2).dense(1, 6)[0, 0, 0].int().tolist()
+    [0, 1, 0, 1, 0, 1]
+    """
+
+    w: int
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.w < 1 or self.step < 1:
+            raise ClearheadError(f"{self!r}: w and step must be at least 1.")
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        j = _positions(Tq, Tk, "end", device) - self.step * torch.arange(self.w, device=device)
+        return Runs.of(j, j + 1, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class blocks(Pattern):
+    """Block-sparse: query position i sees key j where `matrix[i // size, j // size]`. Child et al. 2019.
+
+    `matrix` is boolean, `(n, n)`, `(H, n, n)` or `(B, H, n, n)` with n · size at least Tk.
+    """
+
+    matrix: Bool[Tensor, "*heads n n"]
+    size: int
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        n = self.matrix.shape[-1]
+        if n * self.size < Tk or Tq > Tk:
+            raise ClearheadError(
+                f"blocks: a {n} × {n} matrix of blocks of {self.size} covers {n * self.size} positions, but the call "
+                f"has Tq = {Tq} and Tk = {Tk}; bring a matrix that covers Tk, and no more queries than keys."
+            )
+        of_blocks = Runs.of_mask(_four_dimensional(self.matrix.to(device)))
+        rows = of_blocks.take(_positions(Tq, Tk, "end", device).view(-1) // self.size)
+        return Runs.of(rows.start * self.size, rows.stop * self.size, Tk)
+
+
+@dataclass(frozen=True, eq=False)
+class global_tokens(Pattern):
+    """Tokens at these positions see everything and are seen by everything. Beltagy et al. 2020."""
+
+    positions: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if any(p < 0 for p in self.positions):
+            raise ClearheadError(f"{self!r}: positions count from the first token, so none can be negative.")
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        chosen = torch.zeros(1, 1, 1, Tk, dtype=torch.bool, device=device)
+        chosen[..., [p for p in self.positions if p < Tk]] = True
+        columns = Runs.of_mask(chosen)
+        i = _positions(Tq, Tk, "end", device)
+        is_global = torch.isin(i, torch.tensor(self.positions, device=device, dtype=i.dtype))
+        rows = Runs.of(torch.zeros_like(i), torch.where(is_global, Tk, 0), Tk)
+        return columns | rows
+
+
+def longformer(width: int, tokens: tuple[int, ...] = (0,)) -> Pattern:
+    """Longformer: `width` keys around each query, half to each side, and global tokens. Beltagy et al. 2020."""
+    return window(width // 2, width // 2) | global_tokens(tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class bigbird(Pattern):
+    """BigBird, in blocks of `size`: its neighbours, the first blocks globally, and random ones.
+
+    A query's block sees `around` blocks to each side, `ends` global blocks at the start (seen by and seeing
+    all) and `random` blocks drawn for it by `seed`. Zaheer et al. 2020.
+    """
+
+    size: int
+    around: int = 1
+    ends: int = 1
+    random: int = 3
+    seed: int = 0
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        block = _positions(Tq, Tk, "end", device) // self.size
+        count = max(1, -(-Tk // self.size))
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(count, (count, self.random), generator=generator).to(device)
+        start = torch.cat([block - self.around, drawn[block.view(-1).clamp(min=0)][None, None]], -1)
+        stop = torch.cat([block + self.around + 1, start[..., 1:] + 1], -1)
+        near_and_random = Runs.of(start * self.size, stop * self.size, Tk)
+        return near_and_random | global_tokens(tuple(range(self.ends * self.size))).runs(Tq, Tk, device)
+
+
+@dataclass(frozen=True, eq=False)
+class where(Pattern):
+    """A boolean mask of your own, True = may attend: `(Tq, Tk)`, `(H, Tq, Tk)` or `(B, H, Tq, Tk)`, 1 for any."""
+
+    mask: Bool[Tensor, "*heads Tq Tk"]
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool:
+            raise ClearheadError(
+                f"where: got a mask of {self.mask.dtype}, expected torch.bool with True = may attend. "
+                "A float mask that is added to the scores is a bias: pass it as bias=."
+            )
+
+    def __repr__(self) -> str:
+        return f"where(bool {tuple(self.mask.shape)})"
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        mask = _four_dimensional(self.mask.to(device))
+        if mask.shape[-2] not in (1, Tq) or mask.shape[-1] not in (1, Tk):
+            raise ClearheadError(
+                f"where: got a mask of shape {tuple(self.mask.shape)} for Tq = {Tq}, Tk = {Tk}; "
+                "expected its last two dimensions to be (Tq, Tk), or 1 where they are all alike."
+            )
+        return Runs.of_mask(mask.expand(-1, -1, -1, Tk))
+
+
+def _positions(Tq: int, Tk: int, align: Align, device: torch.device) -> Int[Tensor, "B 1 Tq 1"]:
+    """The position of each query among the keys."""
+    if isinstance(align, str):
+        if align not in ("end", "start"):
+            raise ClearheadError(f"align: got {align!r}, expected 'end', 'start', a number, or one a batch (B,).")
+        align = Tk - Tq if align == "end" else 0
+    rows = torch.arange(Tq, device=device, dtype=torch.int32).view(1, 1, Tq, 1)
+    return _integers(align, device) + rows
+
+
+def _integers(n: int | Tensor, device: torch.device) -> Int[Tensor, "B 1 1 1"]:
+    """A number, or one a batch, as a tensor that broadcasts over heads, queries and runs."""
+    return torch.as_tensor(n, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
+
+
+def _four_dimensional(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "B H Tq Tk"]:
+    if not 2 <= mask.dim() <= 4:
+        raise ClearheadError(
+            f"a mask of shape {tuple(mask.shape)} has {mask.dim()} dimensions; "
+            "expected (Tq, Tk), (H, Tq, Tk) or (B, H, Tq, Tk)."
+        )
+    return mask[(None,) * (4 - mask.dim())]
+
+
+def _document_runs(ids: Int[Tensor, " Tk"], Tq: int) -> tuple[Tensor, Tensor]:
+    """For the last Tq tokens, the runs of tokens with the same id, `(Tq, R)`."""
+    Tk = len(ids)
+    names, code = ids.unique(return_inverse=True)
+    _, lengths = code.unique_consecutive(return_counts=True)
+    stop = lengths.cumsum(0)
+    start = stop - lengths
+    owner, order = code[start].sort(stable=True)
+    nth = torch.arange(len(owner), device=ids.device) - torch.searchsorted(owner, owner)
+    most = int(nth.max()) + 1 if len(nth) else 1
+    table = torch.full((2, max(len(names), 1), most), Tk, device=ids.device, dtype=torch.int64)
+    table[0, owner, nth] = start[order]
+    table[1, owner, nth] = stop[order]
+    return table[0, code[Tk - Tq :]], table[1, code[Tk - Tq :]]

@@ -1,0 +1,134 @@
+"""What the tests of attention share: every backend, a plain float64 attention, and random calls."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import clearhead as ch
+from clearhead.attend.backends import BACKENDS
+
+
+@pytest.fixture(scope="session", params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def plain_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor | bool = True,
+    *,
+    bias: Tensor | float = 0.0,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> SimpleNamespace:
+    """Attention as a textbook writes it, in float64: out, lse, weights w and masked scores s."""
+    q, k, v = q.double(), k.double(), v.double()
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    s = torch.einsum("bhid,bhjd->bhij", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if softcap is not None:
+        s = softcap * torch.tanh(s / softcap)
+    s = torch.where(torch.as_tensor(visible), s + bias, -torch.inf)
+    terms = s
+    if sinks is not None:
+        terms = torch.cat([s, sinks.double().view(1, -1, 1, 1).expand(*s.shape[:3], 1)], -1)
+    lse = torch.logsumexp(terms, -1)
+    w = torch.exp(s - lse.masked_fill(lse == -torch.inf, 0)[..., None])
+    return SimpleNamespace(out=w @ v, lse=lse, w=w, s=s)
+
+
+@pytest.fixture(scope="session")
+def plain() -> Any:
+    return plain_attention
+
+
+def random_patterns(Tq: int, Tk: int, B: int) -> st.SearchStrategy[ch.Pattern | None]:
+    """Patterns of every kind, and what `&`, `|` and `~` make of them."""
+    small = st.integers(0, Tk + 2)
+    ids = st.lists(st.integers(0, 2), min_size=Tk, max_size=Tk)
+    per_batch = st.lists(small, min_size=B, max_size=B).map(torch.tensor)
+    kinds = [
+        st.just(ch.full()),
+        st.builds(ch.causal, st.sampled_from(["end", "start", 1])),
+        st.builds(ch.window, st.integers(1, 4)),
+        st.builds(ch.window, small, small),
+        st.builds(ch.first, small | per_batch),
+        st.builds(ch.prefix, small),
+        st.builds(ch.padding, per_batch, st.sampled_from(["left", "right"])),
+        st.builds(ch.chunks, st.integers(1, 4), st.integers(0, 2)),
+        st.builds(ch.dilated, st.integers(1, 3), st.integers(1, 3)),
+        st.integers(0, 99).map(lambda seed: ch.where(random_mask(seed, B, Tq, Tk))),
+    ]
+    if Tq <= Tk:
+        kinds.append(ids.map(lambda ids: ch.documents(torch.tensor(ids, dtype=torch.int64))))
+    leaves = st.one_of(kinds)
+    return st.none() | st.recursive(
+        leaves,
+        lambda inner: (
+            st.builds(lambda a, b: a & b, inner, inner)
+            | st.builds(lambda a, b: a | b, inner, inner)
+            | st.builds(lambda a: ~a, inner)
+        ),
+        max_leaves=4,
+    )
+
+
+def random_mask(seed: int, B: int, Tq: int, Tk: int) -> Tensor:
+    return torch.rand(B, 1, Tq, Tk, generator=torch.Generator().manual_seed(seed)) < 0.4
+
+
+@st.composite
+def random_calls(draw: Any) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any], dict[str, Any]]:
+    """(q, k, v) in float64, the options of `attention` and the same options for `plain_attention`."""
+    B, K, G = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    Tq, Tk = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    D, Dv, H = draw(st.integers(1, 4)), draw(st.integers(1, 4)), K * G
+    g = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    i, j = torch.arange(Tq)[:, None] + Tk - Tq, torch.arange(Tk)
+    pattern = draw(random_patterns(Tq, Tk, B))
+    scale = draw(st.none() | st.floats(0.1, 2))
+    softcap = draw(st.none() | st.floats(0.5, 5))
+    sinks = draw(st.none() | st.just(randn(H)))
+    table, slopes = randn(H, 5), randn(H).abs()
+    over = randn(draw(st.sampled_from([1, B])), draw(st.sampled_from([1, H])), draw(st.sampled_from([1, Tq])), Tk)
+    bias, dense = draw(
+        st.sampled_from(
+            [
+                (None, 0.0),
+                (ch.relative(table), table[:, (j - i).clamp(-2, 2) + 2]),
+                (ch.alibi(slopes), -slopes[:, None, None] * (j - i).abs()),
+                (over, over),
+                (over[..., :1], over[..., :1]),
+            ]
+        )
+    )
+    options = {"pattern": pattern, "bias": bias, "scale": scale, "softcap": softcap, "sinks": sinks}
+    visible = True if pattern is None else pattern.dense(Tq, Tk)
+    plainly = {"visible": visible, "bias": dense, "scale": scale, "softcap": softcap, "sinks": sinks}
+    return (randn(B, H, Tq, D), randn(B, K, Tk, D), randn(B, K, Tk, Dv)), options, plainly
+
+
+@pytest.fixture(scope="session")
+def calls() -> st.SearchStrategy[Any]:
+    return random_calls()
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the types that are checked while tests run: what a user's wrong type meets is our own sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
