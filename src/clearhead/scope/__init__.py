@@ -1,0 +1,1 @@
+"""Looking inside: what passed through a model's attentions, in O(T)."""

@@ -1,0 +1,179 @@
+"""What one attention of a watched model showed, call by call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearhead.attend.call import Call
+from clearhead.attend.statistics import Statistics
+from clearhead.errors import ClearheadError
+from clearhead.scope import words
+from clearhead.scope.summary import Summary
+from clearhead.scope.weights import Weights
+
+
+@dataclass(eq=False)
+class Keys:
+    """The keys of a growing sequence, kept once however many steps looked back at them."""
+
+    whole: Float[Tensor, "B K Tk D"]
+
+    def grow(self, k: Float[Tensor, "B K Tk D"]) -> bool:
+        """Takes in a longer version of itself; False if k is something else."""
+        old = self.whole
+        same = k.shape[2] >= old.shape[2] and torch.equal(k[:, :, : old.shape[2]], old)
+        if same:
+            self.whole = k
+        return same
+
+
+@dataclass(eq=False)
+class Step:
+    """One call of one attention."""
+
+    statistics: Statistics
+    shape: tuple[int, int, int, int]
+    """(B, H, Tq, Tk)."""
+    ids_q: Int[Tensor, "B Tq"] | None
+    ids_k: Int[Tensor, "B Tk"] | None
+    real: Bool[Tensor, "B Tk"] | None
+    """Which keys are no padding, where something was said of padding."""
+    summary: Summary | None = None
+    call: Call | None = None
+    """The call without its keys; None where the statistics alone were kept."""
+    keys: Keys | None = None
+    v: Float[Tensor, "B K Tk Dv"] | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The weights, to look at."""
+        if self.call is None or self.keys is None:
+            raise ClearheadError(
+                "the watch kept statistics only, so weights can't be made again; watch with keep='qk' to see rows."
+            )
+        k = self.keys.whole[:, :, : self.shape[3]]
+        return Weights.made(replace(self.call, k=k, v=k[..., :0]), self.statistics)
+
+
+@dataclass(eq=False)
+class Layer:
+    """One attention of a model. Its queries are counted through the steps of a generation, as positions are.
+
+    `rows` and `top` speak of one sequence: a text, with the tokens that were generated after it. If the model
+    read several in one watch, say which: `layer.sequence(0).rows(...)`.
+    """
+
+    name: str
+    """The module's name, `model.layers.3.self_attn`."""
+    kind: Literal["self", "cross"]
+    order: int
+    """Its place among the model's attentions, as the model defines them."""
+    tokenizer: words.Tokenizer | None = None
+    sequences: list[list[Step]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {self.kind}, heads={self.heads}, calls={len(self.steps)})"
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every call, in order."""
+        return [step for sequence in self.sequences for step in sequence]
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.steps[0].shape[1]
+
+    def sequence(self, n: int) -> "Layer":
+        """What the layer showed of the n-th text alone."""
+        if not -len(self.sequences) <= n < len(self.sequences):
+            raise ClearheadError(f"{self.name} saw {len(self.sequences)} sequences, counted from 0; there is no {n}.")
+        return replace(self, sequences=[self.sequences[n]])
+
+    @property
+    def _only(self) -> list[Step]:
+        if len(self.sequences) != 1:
+            raise ClearheadError(
+                f"{self.name} saw {len(self.sequences)} sequences in this watch; "
+                f"say which: seen[{self.name!r}].sequence(0)."
+            )
+        return self.sequences[0]
+
+    @property
+    def weights(self) -> Weights:
+        """The weights of a layer that was called once: `received`, `map`, `toward` and the rest."""
+        if len(self.steps) != 1:
+            raise ClearheadError(f"{self.name} was called {len(self.steps)} times; choose one: .steps[n].weights.")
+        return self.steps[0].weights
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of every query of the sequence, `(B, H, queries)`."""
+        steps = [step.statistics for step in self._only]
+        return Statistics(**{f.name: torch.cat([getattr(s, f.name) for s in steps], 2) for f in fields(Statistics)})
+
+    def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
+        """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
+        steps = self._only
+        Tk = max(step.shape[3] for step in steps)
+        found = [
+            torch.nn.functional.pad(step.weights.rows([row], head, batch), (0, Tk - step.shape[3]))
+            for step, row in (self._find(int(n)) for n in torch.as_tensor(i).reshape(-1))
+        ]
+        return torch.cat(found, -2)
+
+    def _find(self, i: int) -> tuple[Step, int]:
+        row = i
+        for step in self._only:
+            if 0 <= row < step.shape[2]:
+                return step, row
+            row -= step.shape[2]
+        total = sum(step.shape[2] for step in self._only)
+        raise ClearheadError(f"query i: got {i}, but {self.name} had {total} queries, counted from 0.")
+
+    def top(self, k: int, share: float = 1.0) -> tuple[Int[Tensor, "B H T n"], Float[Tensor, "B H T n"]]:
+        """The k heaviest keys of each query and their weights, as `Weights.top`."""
+        parts = [step.weights.top(k, share) for step in self._only]
+        n = max(keys.shape[-1] for keys, _ in parts)
+        pad = torch.nn.functional.pad
+        return (
+            torch.cat([pad(keys, (0, n - keys.shape[-1]), value=-1) for keys, _ in parts], 2),
+            torch.cat([pad(weights, (0, n - weights.shape[-1])) for _, weights in parts], 2),
+        )
+
+    def queries(self, batch: int = 0) -> list[str]:
+        """The text of each query's token."""
+        steps = self._only
+        return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], batch, s.shape[3] - s.shape[2])]
+
+    def keys(self, batch: int = 0) -> list[str]:
+        """The text of each key's token."""
+        last = max(self._only, key=lambda step: step.shape[3])
+        return self._texts(last.ids_k, last.shape[3], batch, 0)
+
+    def _texts(self, ids: Tensor | None, length: int, batch: int, past: int) -> list[str]:
+        if ids is None and self.kind == "self":
+            return words.texts(None, None, past + length)[past:]
+        return words.texts(self.tokenizer, None if ids is None else ids[batch], length)
+
+    def summary(self) -> Summary:
+        """The sums behind this layer's lines of the head table."""
+        total = Summary()
+        for step in self.steps:
+            if step.summary is None:
+                step.summary = summarise(step, self.kind, self.tokenizer)
+            total += step.summary
+        return total
+
+
+def summarise(step: Step, kind: str, tokenizer: words.Tokenizer | None) -> Summary:
+    """The summary of one step; roles are of self-attention alone."""
+    ids = step.ids_k if kind == "self" else None
+    marks = None if ids is None else words.delimiters(tokenizer, ids)
+    Tq = step.shape[2]
+    valid = None if step.real is None or kind == "cross" else step.real[:, -Tq:]
+    return Summary.of(step.weights, ids, step.real, marks, valid)

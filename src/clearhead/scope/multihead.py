@@ -1,0 +1,113 @@
+"""What `torch.nn.functional.multi_head_attention_forward` does with its arguments before it attends."""
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SIGNATURE = inspect.signature(F.multi_head_attention_forward)
+
+
+def read(result: tuple[Tensor, Tensor | None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Sighting that a call with these arguments and this result shows.
+
+    The function's masks say who may not be seen; the fields say who may. Its learned key and its zero key
+    stand behind the last token; here they stand before the first, so that queries are the last positions.
+    """
+    bound = _SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    call = SimpleNamespace(**bound.arguments)
+    query, key, value, out, padding = call.query, call.key, call.value, result[0], call.key_padding_mask
+    if query.ndim == 2:  # one sequence, without a batch
+        query, key, value, out = (x.unsqueeze(1) for x in (query, key, value, out))
+        padding = None if padding is None else padding.unsqueeze(0)
+    B, H = query.shape[1], call.num_heads
+
+    def split(x: Tensor) -> Tensor:
+        """(T, B or 1, E) to (B, H, T, D)."""
+        return x.reshape(*x.shape[:2], H, -1).permute(1, 2, 0, 3).expand(B, -1, -1, -1)
+
+    if call.use_separate_proj_weight:
+        weights = call.q_proj_weight, call.k_proj_weight, call.v_proj_weight
+    else:
+        weights = call.in_proj_weight.chunk(3)
+    biases = (None, None, None) if call.in_proj_bias is None else call.in_proj_bias.chunk(3)
+    q, k, v = (split(F.linear(x, w, b)) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+    k = k if call.static_k is None else call.static_k.unflatten(0, (B, H))
+    v = v if call.static_v is None else call.static_v.unflatten(0, (B, H))
+
+    # With padding, or where the weights are asked for, `is_causal` is but a hint: what counts is the mask.
+    causal = call.is_causal and padding is None and not call.need_weights
+    mask = None if causal else _joined(_attention_mask(call.attn_mask, H), _padding_mask(padding))
+
+    extra: list[tuple[Tensor, Tensor]] = []
+    if call.bias_k is not None:
+        extra.append((split(call.bias_k), split(call.bias_v)))
+    if call.add_zero_attn:
+        extra.append((torch.zeros_like(k[:, :, :1]), torch.zeros_like(v[:, :, :1])))
+    if extra:
+        k = torch.cat([*(extra_k for extra_k, _ in extra), k], 2)
+        v = torch.cat([*(extra_v for _, extra_v in extra), v], 2)
+        if causal:
+            before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            mask, causal = before.roll(len(extra), -1)[None, None], False
+        elif mask is not None:
+            mask = F.pad(mask, (len(extra), 0), value=mask.dtype == torch.bool)
+
+    weight, bias = call.out_proj_weight.detach(), call.out_proj_bias
+    bias = None if bias is None else bias.detach()
+    is_self = _same(query, key)
+    return {
+        "q": q,
+        "k": k,
+        "v": v,
+        "mask": mask,
+        "causal": causal,
+        "scale": q.shape[-1] ** -0.5,
+        "dropout": call.dropout_p if call.training else 0.0,
+        "out": out.transpose(0, 1)[:, None],
+        "project": lambda x: F.linear(x.transpose(1, 2).flatten(2), weight, bias)[:, None],
+        "kind": "self" if is_self else "cross",
+        "valid": None if padding is None or not is_self else _may_attend(padding) > -torch.inf,
+    }
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether both are one and the same sequence, also behind a transposition of each."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
+
+
+def _may_attend(mask: Tensor) -> Tensor:
+    """Of a mask that is True where attention is forbidden, or of floats to be added, ours."""
+    return mask.logical_not() if mask.dtype == torch.bool else mask
+
+
+def _attention_mask(mask: Tensor | None, heads: int) -> Tensor | None:
+    """(Tq, Tk) or (B · H, Tq, Tk) to four axes."""
+    if mask is None:
+        return None
+    return _may_attend(mask[None, None] if mask.ndim == 2 else mask.unflatten(0, (-1, heads)))
+
+
+def _padding_mask(mask: Tensor | None) -> Tensor | None:
+    """(B, Tk) to four axes."""
+    return None if mask is None else _may_attend(mask[:, None, None])
+
+
+def _joined(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Both masks as one."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.dtype == other.dtype == torch.bool:
+        return one & other
+    return _added(one) + _added(other)
+
+
+def _added(mask: Tensor) -> Tensor:
+    """The mask as floats to be added."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)

@@ -1,0 +1,52 @@
+"""A sighting: what one attention of a watched model showed in one call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """One call of one attention: its tensors, detached, and the model's own result beside them.
+
+    The weights are w = softmax(softcap(scale · q kᵀ) + mask), with sinks joined to the denominator. A model
+    that shows nothing but its softmax gives `scores` instead of q, k and v: then w = softmax(scores). Queries
+    are the last Tq of the Tk positions, in self-attention.
+    """
+
+    name: str
+    """The module's name in the model, "model.layers.3.self_attn"."""
+    layer: int
+    """Which of the model's attentions it is, in the order in which the model defines them, from 0."""
+    kind: Literal["self", "cross"]
+    step: int
+    """Which call of the model inside the watch, from 0: generation with a cache makes one a token."""
+
+    q: Float[Tensor, "B H Tq D"] | None = None
+    k: Float[Tensor, "B K Tk D"] | None = None
+    v: Float[Tensor, "B K Tk Dv"] | None = None
+    scores: Float[Tensor, "B H Tq Tk"] | None = None
+
+    mask: Bool[Tensor, "#B #H #Tq #Tk"] | Float[Tensor, "#B #H #Tq #Tk"] | None = None
+    """The model's own: True = may attend, or floats added to the scores (position biases are among them)."""
+    causal: bool = False
+    """Query i may see keys 0 to i, and no more; never together with a mask."""
+    scale: float = 1.0
+    softcap: float | None = None
+    sinks: Float[Tensor, " H"] | None = None
+    dropout: float = 0.0
+    """The probability with which the model dropped weights. Above 0, `out` is a matter of chance."""
+
+    out: Tensor | None = None
+    """What the model computed: (B, H, Tq, Dv), or what `project` makes of that. None where it isn't shown."""
+    project: Callable[[Tensor], Tensor] | None = None
+    """Takes n rows, (B, H, n, Dv), to n rows of `out`, where that is shown behind a projection only."""
+
+    ids_q: Int[Tensor, "B Tq"] | None = None
+    ids_k: Int[Tensor, "B Tk"] | None = None
+    """The tokens at the queries and at the keys; None where there are none, or where they are not known."""
+    valid: Bool[Tensor, "B Tq"] | None = None
+    """Which queries are no padding; None if nothing was said of padding."""

@@ -1,0 +1,114 @@
+"""Which tokens an attention's queries and keys stand at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+TOKENS = ("input_ids", "idx", "tokens", "token_ids")
+"""What models call the argument that holds their tokens."""
+SIGNALS = ("pixel_values", "input_features", "input_values")
+"""What models that see or hear call the argument that holds no tokens."""
+
+
+class Arguments(NamedTuple):
+    """The arguments of a call, by name."""
+
+    names: Sequence[str]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The argument of that name, if it is a tensor."""
+        value = self.get(name)
+        return value if isinstance(value, Tensor) else None
+
+    def get(self, name: str) -> Any:
+        """The argument of that name, None if it wasn't given."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        if name in self.names[: len(self.args)]:
+            return self.args[self.names.index(name)]
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What one module was given to read."""
+
+    ids: Int[Tensor, "B T"] | None
+    valid: Bool[Tensor, "B Tk"] | None
+    """Which tokens are no padding, the cached ones included."""
+    cache: object
+    """Keys and values of earlier tokens, as Transformers keeps them."""
+    is_open: bool
+    """Whether the tokens, if they are not here, may be those of an outer module."""
+
+    @staticmethod
+    def of(arguments: Arguments) -> "Text | None":
+        """What is in a module's arguments; None if the module was given neither tokens nor a signal."""
+        given = (arguments.tensor(name) for name in TOKENS)
+        ids = next((x for x in given if x is not None and x.ndim == 2 and _is_whole(x)), None)
+        embedded = arguments.tensor("inputs_embeds") is not None
+        signal = any(arguments.tensor(name) is not None for name in SIGNALS)
+        cache = arguments.get("past_key_values")
+        # An encoder–decoder holds two texts: its encoder and its decoder are given theirs.
+        if "decoder_input_ids" in arguments.names:
+            return Text(None, None, cache, is_open=False)
+        if ids is None and not embedded and not signal:
+            return None
+        mask = arguments.tensor("attention_mask")
+        reads = (ids is not None or embedded) and mask is not None and mask.ndim == 2
+        valid = mask.bool() if reads and mask is not None else None
+        return Text(ids, valid, cache, is_open=ids is None and embedded)
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+class Memory:
+    """The tokens of keys that were computed before: those in a cache, and those of an encoder."""
+
+    def __init__(self) -> None:
+        self._cached: dict[str, tuple[Tensor, Tensor]] = {}
+        self._read: dict[str, Tensor] = {}
+
+    def remember(self, reader: str, ids: Int[Tensor, "B T"]) -> None:
+        """Notes what a module of the model is reading."""
+        self._read.pop(reader, None)
+        self._read[reader] = ids
+
+    def elsewhere(self, readers: set[str], batch: int, length: int) -> Tensor | None:
+        """What another module than those has read last (the encoder, for a decoder), if it fits the keys."""
+        for reader, ids in reversed(self._read.items()):
+            if reader not in readers and ids.shape[1] == length and batch % ids.shape[0] == 0:
+                return ids.repeat_interleave(batch // ids.shape[0], 0)  # generation repeats a text for each beam
+        return None
+
+    def extended(self, name: str, ids: Int[Tensor, "B Tq"], k: Float[Tensor, "B K Tk D"]) -> Int[Tensor, "B Tk"] | None:
+        """The tokens at the keys of a self-attention: the last Tq are new, the others were cached.
+
+        What became of the cache in between isn't told: beams are reordered, tails cropped, windows slid. But
+        the cached keys tell themselves: they are looked for among those that this attention had last time.
+        """
+        keys, cached = k[:, 0].clone(), k.shape[2] - ids.shape[1]
+        tokens = ids if cached == 0 else None
+        if cached > 0 and name in self._cached:
+            old_keys, old_ids = self._cached[name]
+            for start in (0, old_ids.shape[1] - cached):
+                if not 0 <= start <= old_ids.shape[1] - cached:
+                    continue
+                kept = slice(start, start + cached)
+                same = (keys[:, None, :cached] == old_keys[None, :, kept]).flatten(2).all(-1)
+                if same.any(1).all():
+                    tokens = torch.cat([old_ids[same.int().argmax(1), kept], ids], 1)
+                    break
+        if tokens is None:
+            self._cached.pop(name, None)
+        else:
+            self._cached[name] = keys, tokens
+        return tokens

@@ -1,0 +1,179 @@
+"""Watch: a `with` block in which every attention of a model is seen."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+
+from clearhead.errors import ClearheadError, WatchWarning
+from clearhead.scope.dispatch import looked_at_by
+from clearhead.scope.modules import Running, attentions, class_name, named_modules
+from clearhead.scope.seams import Seams
+from clearhead.scope.sighting import Sighting
+
+SEEN = (
+    "What can be seen is scaled_dot_product_attention, nn.MultiheadAttention, the sdpa and eager kernels of "
+    "Transformers, and in a module that is named an attention a softmax of shape (B, H, Tq, Tk)."
+)
+"""Said of attentions that were not."""
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """What keeps the sightings."""
+
+    def add(self, sighting: Sighting, /) -> None:
+        """Takes what one attention showed. The tensors may be the model's own: what is to last is copied."""
+
+    def close(self, unseen: list[str], /) -> None:
+        """Takes the names of the attentions that ran unseen, at the end of the watch."""
+
+
+R = TypeVar("R", bound=Recorder)
+
+
+class Watch(Generic[R]):
+    """Sees every attention that a model computes in a `with` block, and hands each to a recorder.
+
+    The model's own kernels compute, with the arguments that they ever had, so outputs and gradients stay the
+    same to the bit. The one exception is the fast path of nn.MultiheadAttention and nn.TransformerEncoder in
+    eval mode. It shows nothing and is not taken: results differ by rounding, and at padding, where the fast
+    path writes zeros. What `torch.compile` has compiled runs eagerly meanwhile, in the whole process.
+
+    Seen is what runs in the thread that entered the watch, and in the forward pass: what checkpoints compute
+    again in the backward pass is not counted twice.
+
+    Args:
+        model: any PyTorch module.
+        tokenizer: given to the recorder, to name tokens.
+        record: makes the recorder, called as `record(tokenizer, keep=keep, values=values)`.
+        keep: what the recorder keeps.
+        values: whether the recorder keeps v too.
+        layers: which attentions to hand on; all if None. A number is one of the model's attentions, from 0;
+            a name is that of a module, and means the attentions inside it.
+
+    Raises:
+        ClearheadError: at once, for layers that the model doesn't have and for a scripted model; on entry, if
+            another thread is watching the model; at the end, if nothing was seen, or if the model ran in
+            another thread.
+
+    Warns:
+        WatchWarning: at the end, if some of the attentions that ran were not seen.
+
+    >>> class Sightings(list):
+    ...     def __init__(self, tokenizer, **options):
+    ...         self.add, self.close = self.append, print
+    >>> attention = nn.MultiheadAttention(embed_dim=8, num_heads=2)
+    >>> x = torch.randn(5, 1, 8)
+    >>> with Watch(attention, record=Sightings) as seen:
+    ...     _ = attention(x, x, x)
+    []
+    >>> seen[0].q.shape
+    torch.Size([1, 2, 5, 4])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        *,
+        record: Callable[..., R],
+        keep: str = "qk",
+        layers: int | str | Iterable[int | str] | None = None,
+        values: bool = False,
+    ) -> None:
+        self._model = model
+        self._attentions = attentions(model)
+        _refuse_scripted(model)
+        self._layers = None if layers is None else _chosen(model, self._attentions, layers)
+        self._make_record = partial(record, tokenizer, keep=keep, values=values)
+        self._switches: ExitStack | None = None
+
+    def __enter__(self) -> R:
+        if self._switches is not None:
+            raise ClearheadError("This watch was entered before. A watch serves one with block: make another.")
+        self._running = Running(self._model)
+        self._recorder = self._make_record()
+        self._seams = Seams(self._running, self._recorder.add, self._layers)
+        with ExitStack() as switches:
+            switches.enter_context(self._running)
+            switches.enter_context(looked_at_by(self._seams))
+            switches.enter_context(self._seams)
+            self._switches = switches.pop_all()
+        return self._recorder
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._switches is not None:
+            self._switches.close()
+        unseen = [
+            name
+            for name in self._attentions
+            if name in self._running.ran - self._seams.seen and (self._layers is None or name in self._layers)
+        ]
+        self._recorder.close(unseen)
+        if error is None:
+            self._verdict(unseen)
+
+    def _verdict(self, unseen: list[str]) -> None:
+        """Raises if nothing was seen, warns if less than ran."""
+        model = class_name(self._model)
+        if self._running.elsewhere is not None:
+            raise ClearheadError(
+                f"{model} ran in the thread {self._running.elsewhere!r}, but the watch was entered in "
+                f"{threading.current_thread().name!r}, and a watch sees its own thread only. "
+                "Enter the watch in the thread that runs the model."
+            )
+        if not self._running.ran:
+            raise ClearheadError(
+                f"{model} was not run inside the watch, so nothing was seen. Run it in the with block."
+            )
+        if self._seams.noted == 0:
+            if unseen:
+                why = f"Unseen ran {_listed(unseen)}. {SEEN}"
+            elif self._layers is not None:
+                why = "None of the chosen layers ran an attention: leave out layers= to see all that run."
+            else:
+                why = f"None of the modules that ran is named an attention. {SEEN}"
+            raise ClearheadError(f"{model} ran, but no attention was seen. {why}")
+        if unseen:
+            warnings.warn(f"Some attentions of {model} ran unseen: {_listed(unseen)}. {SEEN}", WatchWarning, 3)
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    """TorchScript runs its attentions where no hook and no mode sees them."""
+    for module, name in named_modules(model).items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ClearheadError(
+                f"{name} is scripted, and inside TorchScript no attention can be seen. "
+                "Watch the model as it was before torch.jit.script or torch.jit.trace."
+            )
+
+
+def _chosen(model: nn.Module, there: list[str], layers: int | str | Iterable[int | str]) -> set[str]:
+    """The names of the modules in which attentions are wanted."""
+    names = named_modules(model)
+    wanted: set[str] = set()
+    for layer in [layers] if isinstance(layers, int | str) else layers:
+        if isinstance(layer, int):
+            found = {there[layer]} if -len(there) <= layer < len(there) else set()
+        else:
+            named = (module for module, name in names.items() if name == layer)
+            found = {names[inner] for module in named for inner in module.modules()}
+        if not found:
+            raise ClearheadError(
+                f"{class_name(model)} has no layer {layer!r}. It has {len(there)} attentions, from 0: "
+                f"{_listed(there)}. A layer is such a number, or the name of a module."
+            )
+        wanted |= found
+    return wanted

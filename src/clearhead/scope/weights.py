@@ -1,0 +1,232 @@
+"""One attention's weights, never held: made again from q, k and lse for the rows and tiles asked for."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clearhead.attend import backends, reference
+from clearhead.attend.api import checked
+from clearhead.attend.biases import Bias
+from clearhead.attend.call import Call
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.scores import Score
+from clearhead.attend.statistics import Statistics
+from clearhead.errors import ClearheadError
+
+LARGEST = 2**26
+"""The most weights that `weights()` makes without `force`: 256 MiB of float32."""
+PAIRS_AT_A_TIME = 8192
+
+
+class Weights:
+    """The weights w[i, j] = exp(s[i, j] − lse[i]) of one attention, looked at without holding T × T of them.
+
+    Takes the arguments of `attention()` but v, which the weights do not depend on. Holds q, k and, for every
+    head and query, lse and the statistics, made in one pass. `rows` and `toward` recompute just what they
+    name; `received`, `top` and `map` each take one more pass over the scores.
+
+    >>> import clearhead as ch, torch
+    >>> q, k = torch.randn(1, 4, 100, 16), torch.randn(1, 2, 100, 16)
+    >>> weights = ch.Weights(q, k, pattern=ch.causal())
+    >>> weights.rows([5, 9], head=2).shape
+    torch.Size([2, 100])
+    >>> weights.map(size=(10, 10)).shape
+    torch.Size([1, 4, 10, 10])
+    """
+
+    statistics: Statistics
+    """Of every head and query, `(B, H, Tq)` each."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        pattern: Pattern | None = None,
+        bias: Bias | Tensor | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+        score: str | Score = "scaled",
+        backend: str = "auto",
+    ) -> None:
+        v = k[..., :0]
+        call = checked(q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, score=score)
+        self._hold(call, backends.choose(call, backend).forward(call, True)[2])
+        if backend == "reference":  # a pass is then one tile, the whole: the plain definitions, to compare with
+            self._tile = (max(self.shape[2], 1), max(self.shape[3], 1))
+
+    @classmethod
+    def made(cls, call: Call, statistics: Statistics) -> "Weights":
+        """Of a call whose statistics are known already."""
+        weights = cls.__new__(cls)
+        weights._hold(call, statistics)
+        return weights
+
+    def _hold(self, call: Call, statistics: Statistics) -> None:
+        self.call = call
+        self.statistics = statistics
+        self._tile = call.score.tile
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, Tq, Tk)."""
+        return (*self.call.q.shape[:3], self.call.k.shape[2])
+
+    @property
+    def lse(self) -> Float[Tensor, "B H Tq"]:
+        """log Σ_j exp s[i, j]."""
+        return self.statistics.lse
+
+    def __repr__(self) -> str:
+        B, H, Tq, Tk = self.shape
+        return f"Weights(B={B}, H={H}, Tq={Tq}, Tk={Tk})"
+
+    @torch.no_grad()
+    def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
+        """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
+        B, H, Tq, Tk = self.shape
+        i = torch.as_tensor(i).reshape(-1)
+        _check_index("query i", i, Tq)
+        _check_index("head", torch.as_tensor([] if head is None else [head]), H)
+        _check_index("batch", torch.as_tensor([batch]), B)
+        _, w, _ = reference.softmax(self.call.take(i.to(self.call.q.device)))
+        return w[batch] if head is None else w[batch, head]
+
+    def weights(self, head: int | None = None, batch: int = 0, *, force: bool = False) -> Tensor:
+        """The whole matrix, `(Tq, Tk)` for one head, `(H, Tq, Tk)` for all; refused beyond a size."""
+        _, H, Tq, Tk = self.shape
+        if H * Tq * Tk > LARGEST and not force:
+            raise ClearheadError(
+                f"weights: H = {H}, Tq = {Tq}, Tk = {Tk} make {H * Tq * Tk:,} weights, more than {LARGEST:,}. "
+                "Ask for rows(i), top(k) or map(size=…), or say force=True."
+            )
+        return self.rows(range(Tq), head, batch)
+
+    @torch.no_grad()
+    def at(self, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], batch: int = 0) -> Float[Tensor, "H pairs"]:
+        """w[i, j] of single pairs: O(D) each, no pass over anything. A hidden pair's weight is 0."""
+        some = range(0, max(len(i), 1), PAIRS_AT_A_TIME)
+        parts = [self._at(i[a : a + PAIRS_AT_A_TIME], j[a : a + PAIRS_AT_A_TIME], batch) for a in some]
+        return torch.cat(parts, -1)
+
+    def _at(self, i: Tensor, j: Tensor, batch: int) -> Tensor:
+        call = self.call
+        # Each pair is a batch of its own, with one query and one key.
+        q = call.q[batch, :, i].transpose(0, 1)[:, :, None].to(call.dtype)
+        k = call.k[batch, :, j].transpose(0, 1)[:, :, None].to(call.dtype)
+        s = call.content(q, k, *call.score_weights)[..., 0, 0].T
+        if call.bias is not None:
+            bias = call.bias.at(i, j, call.past, *call.bias_weights)
+            s = s + bias[batch % bias.shape[0]].to(s.dtype)
+        sees = call.runs.sees(i, j)
+        lse = self.lse[batch, :, i]
+        w = torch.exp(s - lse.masked_fill(lse == -torch.inf, 0))
+        return w.masked_fill(~sees[batch % sees.shape[0]], 0)
+
+    def toward(self, targets: Int[Tensor, "*B Tq"]) -> Float[Tensor, "B H Tq"]:
+        """The weight that each query puts on a key named for it: w[i, targets[i]]; 0 where the target is −1.
+
+        O(T · D): no pass over the scores. `targets` is `(Tq,)` or `(B, Tq)`. Most roles of heads are defined
+        by it; see `clearhead.scope.roles`.
+        """
+        B, H, Tq, Tk = self.shape
+        if targets.shape not in ((Tq,), (B, Tq)):
+            raise ClearheadError(
+                f"toward: got targets of shape {tuple(targets.shape)}, expected one key a query, (Tq,) = ({Tq},) "
+                f"or (B, Tq) = ({B}, {Tq})."
+            )
+        _check_index("target", targets.clamp(min=0), Tk)
+        i = torch.arange(Tq, device=self.call.q.device)
+        w = torch.stack([self.at(i, row.clamp(min=0), b) for b, row in enumerate(targets.expand(B, Tq))])
+        return w.masked_fill((targets < 0).expand(B, Tq)[:, None], 0)
+
+    @torch.no_grad()
+    def received(self) -> Float[Tensor, "B H Tk"]:
+        """The column mass Σ_i w[i, j]: how much each key is looked at. One pass over the scores."""
+        call = self.call
+        total = self.lse.new_zeros(*self.shape[:2], self.shape[3])
+        for rows, pieces in call.runs.tiles(*self._tile):
+            for columns, _ in pieces:
+                total[:, :, columns] += call.weights(self.lse, rows, columns).sum(-2)
+        return total
+
+    @torch.no_grad()
+    def top(self, k: int, share: float = 1.0) -> tuple[Int[Tensor, "B H Tq n"], Float[Tensor, "B H Tq n"]]:
+        """The k heaviest keys of each query and their weights, heaviest first.
+
+        With `share`, only as many of them as are needed to hold that share of the row's weight. Where a
+        query has fewer the key is −1 and the weight 0. One pass over the scores.
+        """
+        if k < 1 or not 0 < share <= 1:
+            raise ClearheadError(f"top: got k = {k}, share = {share}; expected k at least 1, 0 < share ≤ 1.")
+        call = self.call
+        n = min(k, self.shape[3])
+        keys, weights = [], []
+        for rows, pieces in call.runs.tiles(*self._tile):
+            shape = (*self.shape[:2], rows.stop - rows.start)
+            best = self.lse.new_zeros(*shape, n)
+            best_keys = torch.full((*shape, n), -1, device=best.device)
+            for columns, _ in pieces:
+                w = call.weights(self.lse, rows, columns)
+                all_keys = torch.cat([best_keys, call.columns(columns).expand(w.shape)], -1)
+                best, at = torch.cat([best, w], -1).topk(n, -1)
+                best_keys = all_keys.gather(-1, at)
+            before = best.cumsum(-1) - best
+            needed = (before < share * self._total(rows)[..., None]) & (best > 0)
+            keys.append(best_keys.masked_fill(~needed, -1))
+            weights.append(best.masked_fill(~needed, 0))
+        return torch.cat(keys, 2), torch.cat(weights, 2)
+
+    def _total(self, rows: slice) -> Float[Tensor, "B H m"]:
+        """The weight that all the keys of a row hold: 1, or less where a sink takes its part."""
+        lse = self.lse[:, :, rows]
+        if self.call.sinks is None:
+            return torch.ones_like(lse)
+        return -torch.expm1(self.call.sinks[:, None].to(lse.dtype) - lse)
+
+    @torch.no_grad()
+    def map(
+        self,
+        rows: slice | None = None,
+        columns: slice | None = None,
+        size: tuple[int, int] = (64, 64),
+    ) -> Float[Tensor, "B H height width"]:
+        """The weights of a region, pooled to a picture of `size`: each cell is the mean of its pairs' weights.
+
+        `rows` and `columns` are the region, all of it unless said. A region smaller than the picture is shown
+        one cell a pair. One pass over the region's scores; nothing larger than a tile and the picture is held.
+        """
+        _, _, Tq, Tk = self.shape
+        top, bottom, _ = (rows or slice(None)).indices(Tq)
+        left, right, _ = (columns or slice(None)).indices(Tk)
+        if bottom <= top or right <= left or min(size) < 1:
+            raise ClearheadError(
+                f"map: the region rows={rows}, columns={columns} of Tq = {Tq}, Tk = {Tk}, at size {size}, is empty."
+            )
+        height, width = min(size[0], bottom - top), min(size[1], right - left)
+        device = self.call.q.device
+        row_cell = torch.arange(bottom - top, device=device) * height // (bottom - top)
+        column_cell = torch.arange(right - left, device=device) * width // (right - left)
+        region = self.call.take(torch.arange(top, bottom, device=device))
+        lse = self.lse[:, :, top:bottom]
+        picture = lse.new_zeros(*self.shape[:2], height, width)
+        for part, pieces in region.runs.tiles(*self._tile):
+            for piece, _ in pieces:
+                a, b = max(piece.start, left), min(piece.stop, right)
+                if a < b:
+                    w = region.weights(lse, part, slice(a, b))
+                    narrow = w.new_zeros(*w.shape[:-1], width)
+                    narrow.index_add_(-1, column_cell[a - left : b - left], w)
+                    picture.index_add_(-2, row_cell[part], narrow)
+        area = row_cell.bincount(minlength=height)[:, None] * column_cell.bincount(minlength=width)
+        return picture / area
+
+
+def _check_index(what: str, index: Tensor, size: int) -> None:
+    wrong = [int(x) for x in index.flatten() if not -size <= x < size]
+    if wrong:
+        raise ClearheadError(f"{what}: got {wrong[0]}, but there are {size}, counted from 0.")

@@ -1,0 +1,145 @@
+"""A record keeps O(T) of what it saw, and gives back what was there."""
+
+import pytest
+import torch
+
+from clearhead import ClearheadError, WatchWarning, attention, causal
+from clearhead.scope.record import Record
+from clearhead.scope.sighting import Sighting
+
+B, H, K, T, D = 2, 4, 2, 12, 8
+
+
+def sighting(q, k, v, *, name="layers.0.attn", step=0, kind="self", causality=True, **more):
+    """A call of attention as a model would show it; with a cache, queries are the last of the keys."""
+    Tq, Tk = q.shape[2], k.shape[2]
+    mask = torch.ones(Tq, Tk, dtype=torch.bool).tril(Tk - Tq)[None, None] if causality else None
+    out = attention(q, k, v, pattern=causal() if causality else None, backend="reference")
+    fields = {"scale": D**-0.5, "mask": mask, "out": out, **more}
+    return Sighting(name, 0, kind, step, q=q, k=k, v=v, **fields)
+
+
+@pytest.fixture
+def qkv():
+    return torch.randn(B, H, T, D), torch.randn(B, K, T, D), torch.randn(B, K, T, D)
+
+
+def full_weights(q, k):
+    eye = torch.eye(k.shape[2]).expand(B, K, -1, -1)
+    return attention(q, k, eye, pattern=causal(), backend="reference")
+
+
+def test_rows_are_the_weights_that_the_model_used(qkv):
+    record = Record()
+    record.add(sighting(*qkv))
+    expected = full_weights(*qkv[:2])
+    torch.testing.assert_close(record["layers.0.attn"].rows([3, 11], head=1, batch=1), expected[1, 1, [3, 11]])
+    assert record.check < 1e-5 and record.calls == 1
+
+
+def test_what_the_model_overwrites_later_is_not_lost(qkv):
+    record = Record()
+    expected = full_weights(*qkv[:2])
+    record.add(sighting(*qkv))
+    for x in qkv:
+        x.zero_()
+    torch.testing.assert_close(record[0].rows(range(T)), expected[0])
+
+
+def test_steps_of_a_generation_are_rows_of_one_sequence(qkv):
+    q, k, v = qkv
+    record = Record()
+    record.add(sighting(q[:, :, :9], k[:, :, :9], v[:, :, :9]))
+    for n, t in enumerate(range(9, T), start=1):
+        record.add(sighting(q[:, :, t : t + 1], k[:, :, : t + 1], v[:, :, : t + 1], step=n))
+    (layer,) = record.layers
+    assert len(layer.sequences) == 1 and len(layer.steps) == 4 and record.calls == 4
+    torch.testing.assert_close(layer.rows(range(T), batch=1), full_weights(q, k)[1])
+    torch.testing.assert_close(layer.statistics.lse, attention(q, k, v, pattern=causal(), return_lse=True)[1])
+    keys, weights = layer.top(3)
+    torch.testing.assert_close(weights, full_weights(q, k).topk(3, -1).values)
+
+
+def test_keys_of_a_growing_cache_are_kept_once(qkv):
+    q, k, v = qkv
+    record = Record()
+    for n, t in enumerate(range(4, T)):
+        rows = slice(0, 5) if n == 0 else slice(t, t + 1)
+        record.add(sighting(q[:, :, rows], k[:, :, : t + 1], v[:, :, : t + 1], step=n))
+    assert len({id(step.keys) for step in record[0].steps}) == 1
+
+
+def test_a_second_text_is_a_sequence_of_its_own(qkv):
+    record = Record()
+    record.add(sighting(*qkv, step=0))
+    record.add(sighting(*(x.flip(2) for x in qkv), step=1))
+    with pytest.raises(ClearheadError, match=r"saw 2 sequences in this watch; say which: .*sequence\(0\)"):
+        record[0].rows([0])
+    flipped = full_weights(*(x.flip(2) for x in qkv[:2]))
+    torch.testing.assert_close(record[0].sequence(1).rows([5]), flipped[0, :, [5]])
+
+
+def test_a_module_that_attends_twice_in_a_step_has_a_layer_for_each_time(qkv):
+    record = Record()
+    record.add(sighting(*qkv))
+    record.add(sighting(*(x.flip(2) for x in qkv)))
+    assert [layer.name for layer in record.layers] == ["layers.0.attn", "layers.0.attn#2"]
+
+
+def test_statistics_alone_give_the_same_table_and_refuse_rows(qkv):
+    ids = torch.randint(0, 5, (B, T))
+    tables = []
+    for keep in ("qk", "statistics"):
+        record = Record(keep=keep)
+        record.add(sighting(*qkv, ids_q=ids, ids_k=ids))
+        tables.append(record.heads(pandas=False))
+    for one, other in zip(*tables, strict=True):
+        assert one == pytest.approx(other, nan_ok=True)
+    with pytest.raises(ClearheadError, match=r"kept statistics only.*keep='qk'"):
+        record[0].rows([0])
+
+
+def test_scores_read_off_a_softmax_give_the_same_rows_and_lse(qkv):
+    q, k, v = qkv
+    scores = (q @ k.repeat_interleave(H // K, 1).mT * D**-0.5).masked_fill(
+        ~torch.ones(T, T, dtype=torch.bool).tril(), torch.finfo(torch.float32).min
+    )
+    record = Record()
+    record.add(Sighting("attn", 0, "self", 0, scores=scores))
+    torch.testing.assert_close(record[0].rows(range(T)), full_weights(q, k)[0])
+    torch.testing.assert_close(record[0].statistics.lse, attention(q, k, v, pattern=causal(), return_lse=True)[1])
+    assert record.in_full == ["attn"]
+
+
+def test_a_layer_whose_weights_do_not_make_the_model_s_output_is_named(qkv):
+    record = Record()
+    wrong = sighting(*qkv, out=torch.randn(B, H, T, D))
+    with pytest.warns(WatchWarning, match="layers.0.attn: the weights that were seen, times v, differ by"):
+        record.add(wrong)
+
+
+def test_the_table_has_a_row_a_head_and_is_a_dataframe_where_pandas_is(qkv):
+    record = Record()
+    record.add(sighting(*qkv))
+    rows = record.heads(pandas=False)
+    assert [(row["layer"], row["name"], row["head"]) for row in rows] == [(0, "layers.0.attn", h) for h in range(H)]
+    expected = attention(*qkv, pattern=causal(), probe=True)[1].entropy.mean((0, 2))
+    assert [row["entropy"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-5)
+    frame = record.heads()
+    assert list(frame.columns) == list(rows[0]) and len(frame) == H
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda r: r["layers.9"], "no attention named 'layers.9' was seen; there are: layers.0.attn."),
+        (lambda r: r[3], "there is no layer 3: 1 attentions were seen"),
+        (lambda r: r[0].rows([T]), f"query i: got {T}, but layers.0.attn had {T} queries"),
+        (lambda r: r[0].sequence(1), "saw 1 sequences, counted from 0; there is no 1"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(qkv, ask, sentence):
+    record = Record()
+    record.add(sighting(*qkv))
+    with pytest.raises(ClearheadError, match=sentence):
+        ask(record)

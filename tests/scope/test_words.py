@@ -1,0 +1,63 @@
+"""Tokens are shown as the text they are, and the ones that part a text are known."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from clearhead.scope.words import delimiters, texts
+
+
+def tokenizer(model, decoder=None, before=None, **special):
+    inner = Tokenizer(model)
+    if decoder:
+        inner.decoder = decoder
+    if before:
+        inner.pre_tokenizer = before
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+
+
+def byte_level(*tokens):
+    vocabulary = {token: n for n, token in enumerate(tokens)}
+    return tokenizer(
+        models.BPE(vocabulary, []),
+        decoders.ByteLevel(),
+        pre_tokenizers.ByteLevel(),
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+
+
+def word_piece(*tokens):
+    vocabulary = {token: n for n, token in enumerate(tokens)}
+    model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    return tokenizer(model, decoders.WordPiece(), cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
+
+
+def test_spaces_and_newlines_are_in_the_text():
+    words = byte_level("Ġthe", "Ċ", "cat", "<s>", "</s>")
+    assert texts(words, torch.tensor([0, 1, 2]), 3) == [" the", "\n", "cat"]
+
+
+def test_a_piece_of_a_character_is_shown_as_the_vocabulary_has_it():
+    assert texts(byte_level("ðŁ", "a", "<s>", "</s>"), torch.tensor([0, 1]), 2) == ["ðŁ", "a"]
+
+
+def test_a_piece_of_a_word_keeps_its_mark():
+    assert texts(word_piece("[CLS]", "play", "##ing", "[SEP]", "[UNK]"), torch.tensor([0, 1, 2]), 3) == [
+        "[CLS]",
+        "play",
+        "##ing",
+    ]
+
+
+def test_without_a_tokenizer_tokens_are_numbers_and_without_tokens_positions():
+    assert texts(None, torch.tensor([7, 4]), 2) == ["7", "4"]
+    assert texts(None, None, 3) == ["0", "1", "2"]
+
+
+def test_delimiters_are_punctuation_newlines_and_separators_but_not_what_begins_a_text():
+    words = byte_level("<s>", "</s>", ".", "Ġ,", "Ċ", "the", "Ġ", "...")
+    assert delimiters(words, torch.arange(8)) == {1, 2, 3, 4, 7}
+    pieces = word_piece("[CLS]", "[SEP]", "[UNK]", "a", "!")
+    assert delimiters(pieces, torch.arange(5)) == {1, 4}
+    assert delimiters(None, torch.arange(5)) is None
