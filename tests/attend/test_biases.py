@@ -63,9 +63,7 @@ def test_t5_s_buckets_are_those_of_transformers(buckets: int, max_distance: int,
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_t5_s_bias_is_that_of_transformers_at_every_distance(
-    backend: str, plain: Any, bidirectional: bool
-) -> None:
+def test_t5_s_bias_is_that_of_transformers_at_every_distance(backend: str, plain: Any, bidirectional: bool) -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
     weights = torch.randn(16, 2)

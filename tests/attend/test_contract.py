@@ -84,9 +84,7 @@ def test_4_masks_compose_with_one_another_and_with_causality(backend: str, plain
     mask, lengths = torch.rand(2, 1, 5, 7) < 0.7, torch.tensor([4, 7])
     pattern = (ch.causal() & ch.window(3) | ch.first(1)) & ~ch.where(mask) & ch.padding(lengths)
     visible = ((j <= i) & (j > i - 3) | (j < 1)) & ~mask & (j < lengths.view(2, 1, 1, 1))
-    torch.testing.assert_close(
-        ch.attention(q, k, v, pattern=pattern, backend=backend), plain(q, k, v, visible).out
-    )
+    torch.testing.assert_close(ch.attention(q, k, v, pattern=pattern, backend=backend), plain(q, k, v, visible).out)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -145,9 +143,14 @@ def test_6_what_a_hidden_key_holds_never_leaks(
         leaves = [x.requires_grad_() for x in (q, k, v)]
         slopes = torch.tensor([0.3, 0.1], requires_grad=True)
         out, lse, seen = ch.attention(
-            *leaves, pattern=pattern, bias=ch.alibi(slopes), softcap=softcap, return_lse=True, probe=True,
+            *leaves,
+            pattern=pattern,
+            bias=ch.alibi(slopes),
+            softcap=softcap,
+            return_lse=True,
+            probe=True,
             backend=backend,
-        )  # fmt: skip
+        )
         (out[:, :, rows].double().square().sum() + lse[:, :, rows].sum()).backward()
         q_grad, k_grad, v_grad = (x.grad for x in leaves)
         kept = [out, lse, seen.entropy, seen.peak, seen.distance, seen.max_score]
@@ -181,9 +184,7 @@ def test_6_but_a_bad_key_in_sight_shows(backend: str) -> None:
     for which in (1, 2):
         tensors = qkv(1, 1, 1, 4, 4)
         tensors[which][0, 0, 2] = torch.nan
-        out, lse, seen = ch.attention(
-            *tensors, pattern=ch.causal(), return_lse=True, probe=True, backend=backend
-        )
+        out, lse, seen = ch.attention(*tensors, pattern=ch.causal(), return_lse=True, probe=True, backend=backend)
         assert out[0, 0, :2].isfinite().all()
         assert out[0, 0, 2:].isnan().all()
         if which == 1:
@@ -214,7 +215,9 @@ def test_8_gradients_flow_to_all_that_may_be_learned(backend: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_9_a_backend_asked_for_by_name_that_is_not_there_is_named() -> None:
-    with pytest.raises(ch.ClearheadError, match=r"backend: got 'cudnn', expected 'auto' or one of 'tiled', 'reference'\."):
+    with pytest.raises(
+        ch.ClearheadError, match=r"backend: got 'cudnn', expected 'auto' or one of 'tiled', 'reference'\."
+    ):
         ch.attention(*qkv(), backend="cudnn")
 
 
@@ -230,10 +233,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"q": [1.0]}, r"q: got list, expected a tensor \(B, H, Tq, D\)\."),
     ({"q": torch.zeros(5, 8)}, r"q has shape \(5, 8\); expected the four dimensions \(B, H, Tq, D\)\. .* unsqueeze"),
     ({"k": torch.zeros(2, 2, 7, 8).int()}, r"k is torch\.int32; expected float16, bfloat16, float32 or float64\."),
-    ({"v": torch.zeros(2, 2, 7, 3).half()}, r"q is torch\.float32 on cpu but v is torch\.float16 on cpu; bring them to one"),
-    ({"v": torch.zeros(2, 2, 6, 3)}, r"k \(2, 2, 7, 8\) and v \(2, 2, 6, 3\) differ in \(B, K, Tk\); each key needs one value"),
+    (
+        {"v": torch.zeros(2, 2, 7, 3).half()},
+        r"q is torch\.float32 on cpu but v is torch\.float16 on cpu; bring them to one",
+    ),
+    (
+        {"v": torch.zeros(2, 2, 6, 3)},
+        r"k \(2, 2, 7, 8\) and v \(2, 2, 6, 3\) differ in \(B, K, Tk\); each key needs one value",
+    ),
     ({"q": torch.zeros(1, 4, 5, 8)}, r"q \(1, 4, 5, 8\) has B = 1 but k \(2, 2, 7, 8\) has B = 2; expand the one"),
-    ({"q": torch.zeros(2, 3, 5, 8)}, r"has H = 3 heads and k \(2, 2, 7, 8\) has K = 2; expected H to be a multiple of K"),
+    (
+        {"q": torch.zeros(2, 3, 5, 8)},
+        r"has H = 3 heads and k \(2, 2, 7, 8\) has K = 2; expected H to be a multiple of K",
+    ),
     ({"q": torch.zeros(2, 4, 5, 6)}, r"a dot product needs queries and keys of one width: got D = 6 in q, 8 in k"),
     ({"scale": "big"}, r"scale: got 'big', expected a number, or None"),
     ({"softcap": 0}, r"softcap: got 0, expected a number above 0, or None for no cap"),
@@ -242,15 +254,30 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sinks": torch.zeros(2)}, r"sinks: got shape \(2,\), expected one logit a head, \(H,\) = \(4,\)"),
     ({"pattern": torch.ones(5, 7).bool()}, r"pattern: got a tensor, expected a Pattern\. Say where\(mask\)"),
     ({"pattern": "causal"}, r"pattern: got 'causal', expected a Pattern such as causal\(\) & window\(256\), or None"),
-    ({"pattern": ch.padding(torch.tensor([1, 2, 3]))}, r"pattern: padding\(.*\) differs over \(batches, heads\) = \(3, 1\), but the call has \(B, H\) = \(2, 4\)"),
-    ({"bias": torch.zeros(5, 6)}, r"bias: got a tensor of shape \(5, 6\); expected one that broadcasts to the scores, \(B, H, Tq, Tk\) = \(2, 4, 5, 7\)"),
+    (
+        {"pattern": ch.padding(torch.tensor([1, 2, 3]))},
+        r"pattern: padding\(.*\) differs over \(batches, heads\) = \(3, 1\), but the call has \(B, H\) = \(2, 4\)",
+    ),
+    (
+        {"bias": torch.zeros(5, 6)},
+        r"bias: got a tensor of shape \(5, 6\); .* to the scores, \(B, H, Tq, Tk\) = \(2, 4, 5, 7\)",
+    ),
     ({"bias": torch.zeros(1, 1, 1, 5, 7)}, r"bias: got a tensor of shape \(1, 1, 1, 5, 7\)"),
-    ({"bias": ch.relative(torch.zeros(3, 9))}, r"relative: got a table of shape \(3, 9\) for H = 4 heads; expected \(4, N\) or \(1, N\)"),
+    (
+        {"bias": ch.relative(torch.zeros(3, 9))},
+        r"relative: got a table of shape \(3, 9\) for H = 4 heads; expected \(4, N\) or \(1, N\)",
+    ),
     ({"bias": ch.alibi(6)}, r"alibi: got \(6,\) slopes for H = 4 heads; expected \(4,\)"),
     ({"score": "cosine"}, r"score: got 'cosine'; expected 'scaled' \(q · k / √D, the default\), 'dot'"),
-    ({"score": ch.Multiplicative(torch.zeros(8, 6))}, r"Multiplicative: W is \(8, 6\) for queries of D = 8 and keys of Dk = 8"),
-    ({"score": ch.Additive(torch.zeros(4, 8), torch.zeros(4, 6), torch.zeros(4))}, r"Additive: Wq is \(4, 8\) and Wk \(4, 6\) for queries of D = 8"),
-]  # fmt: skip
+    (
+        {"score": ch.Multiplicative(torch.zeros(8, 6))},
+        r"Multiplicative: W is \(8, 6\) for queries of D = 8 and keys of Dk = 8",
+    ),
+    (
+        {"score": ch.Additive(torch.zeros(4, 8), torch.zeros(4, 6), torch.zeros(4))},
+        r"Additive: Wq is \(4, 8\) and Wk \(4, 6\) for queries of D = 8",
+    ),
+]
 
 
 @pytest.mark.usefixtures("unchecked")

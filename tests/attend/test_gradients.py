@@ -56,9 +56,7 @@ def test_first_and_second_gradients_are_those_of_finite_differences(backend: str
     """Of the output and of the log-sum-exp, to q, k, v and all that is learned."""
 
     def call(q: Tensor, k: Tensor, v: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        return ch.attention(
-            q, k, v, pattern=PATTERN, return_lse=True, backend=backend, **options(name, weights)
-        )
+        return ch.attention(q, k, v, pattern=PATTERN, return_lse=True, backend=backend, **options(name, weights))
 
     inputs = tuple(leaf(*shape) for shape in (*SHAPES.values(), *LEARNED[name]))
     assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
@@ -110,9 +108,14 @@ def test_gradients_of_many_tiles_are_those_of_the_reference() -> None:
     for backend in ("reference", "tiled"):
         leaves = [x.clone().requires_grad_() for x in (*tensors, table, sinks)]
         out, lse = ch.attention(
-            *leaves[:3], pattern=pattern, bias=ch.relative(leaves[3]), sinks=leaves[4], softcap=3.0,
-            return_lse=True, backend=backend,
-        )  # fmt: skip
+            *leaves[:3],
+            pattern=pattern,
+            bias=ch.relative(leaves[3]),
+            sinks=leaves[4],
+            softcap=3.0,
+            return_lse=True,
+            backend=backend,
+        )
         (out.sin().sum() + lse.cos().sum()).backward()
         grads.append([x.grad for x in leaves])
     for ours, theirs in zip(*grads, strict=True):
@@ -120,9 +123,7 @@ def test_gradients_of_many_tiles_are_those_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_gradients_of_low_precision_are_near_those_of_float64(
-    backend: str, plain: Any, dtype: torch.dtype
-) -> None:
+def test_gradients_of_low_precision_are_near_those_of_float64(backend: str, plain: Any, dtype: torch.dtype) -> None:
     low = [torch.randn(1, 2, 20, 8).to(dtype).requires_grad_() for _ in range(3)]
     high = [x.detach().double().requires_grad_() for x in low]
     out = ch.attention(*low, pattern=ch.causal(), backend=backend)
@@ -145,8 +146,7 @@ def test_dropout_drops_the_same_weights_forward_and_backward(backend: str, Tq: i
     for n, x in enumerate((q, k, v)):
         direction = torch.randn_like(x)
         moved = [
-            call(*(y + sign * 1e-6 * direction if m == n else y for m, y in enumerate((q, k, v))))
-            for sign in (1, -1)
+            call(*(y + sign * 1e-6 * direction if m == n else y for m, y in enumerate((q, k, v)))) for sign in (1, -1)
         ]
         slope = (moved[0] - moved[1]) / 2e-6
         torch.testing.assert_close((x.grad * direction).sum(), slope, rtol=1e-5, atol=1e-6)

@@ -55,7 +55,7 @@ ONE_FOR_ALL: list[tuple[ch.Pattern, Rule]] = [
     (ch.causal() & (ch.window(2) | ch.first(1)), lambda b, h, i, j, Tq, Tk: j in (i, i - 1) or (j == 0 and j <= i)),
     (~ch.causal() | ch.window(1), lambda b, h, i, j, Tq, Tk: j >= i),
     (ch.causal() & ~(ch.window(2) | ch.first(1)), lambda b, h, i, j, Tq, Tk: 0 < j < i - 1),
-]  # fmt: skip
+]
 
 ONE_A_BATCH: list[tuple[ch.Pattern, Rule]] = [
     (ch.padding(LENGTHS), lambda b, h, i, j, Tq, Tk: j < LENGTHS[b]),
@@ -107,9 +107,7 @@ def test_blocks_are_seen_where_their_matrix_says(Tq: int, Tk: int) -> None:
 @pytest.mark.parametrize("shape", [(4, 6), (1, 6), (4, 1), (3, 4, 6), (2, 1, 4, 6), (2, 3, 1, 6)])
 def test_where_takes_a_mask_of_any_broadcast_shape(shape: tuple[int, ...]) -> None:
     mask = torch.rand(shape) < 0.5
-    assert torch.equal(
-        ch.where(mask).dense(4, 6).expand(2, 3, 4, 6), mask.expand(2, 3, 4, 6)
-    )
+    assert torch.equal(ch.where(mask).dense(4, 6).expand(2, 3, 4, 6), mask.expand(2, 3, 4, 6))
 
 
 def test_bigbird_sees_its_neighbours_the_global_blocks_and_random_ones() -> None:
@@ -141,9 +139,7 @@ def test_a_decode_step_sees_what_the_last_row_of_the_whole_sees() -> None:
 
 def test_a_pattern_prints_as_the_call_that_makes_it() -> None:
     pattern = ch.causal() & (ch.window(2, 1) | ch.first(4)) & ~ch.chunks(8)
-    assert repr(pattern) == (
-        "causal(align='end') & (window(left=2, right=1, align='end') | first(n=4)) & ~chunks(size=8, overlap=0)"
-    )
+    assert repr(pattern) == "causal() & (window(2, 1) | first(4)) & ~chunks(8)"
     again = eval(repr(pattern), vars(ch))
     assert torch.equal(again.dense(20, 20), pattern.dense(20, 20))
 
@@ -187,21 +183,33 @@ print(peak() - before, seconds)
     [
         (lambda: ch.window(0), r"window\(0\) counts the query itself, so it must be at least 1\."),
         (lambda: ch.window(-1, 2), r"window\(-1, 2\): a side counts keys, so it can't be negative\."),
-        (lambda: ch.chunks(0), r"chunks\(size=0, overlap=0\): size must be at least 1 and overlap at least 0\."),
-        (lambda: ch.dilated(2, 0), r"dilated\(w=2, step=0\): w and step must be at least 1\."),
+        (lambda: ch.chunks(0), r"chunks\(0\): size must be at least 1 and overlap at least 0\."),
+        (lambda: ch.dilated(2, 0), r"dilated\(2, 0\): w and step must be at least 1\."),
         (lambda: ch.padding(LENGTHS, side="top"), r"padding: got side='top', expected 'right' or 'left'\."),
         (lambda: ch.causal(align="middle").dense(2, 2), r"align: got 'middle', expected 'end', 'start', a number"),
-        (lambda: ch.global_tokens((0, -1)), r"global_tokens\(positions=\(0, -1\)\): positions count from the first"),
+        (lambda: ch.global_tokens((0, -1)), r"global_tokens\(\(0, -1\)\): positions count from the first"),
         (lambda: ch.where(torch.ones(2, 2)), r"where: got a mask of torch\.float32, expected torch\.bool .* bias="),
-        (lambda: ch.where(torch.ones(2, 3, dtype=torch.bool)).dense(2, 2), r"where: got a mask of shape \(2, 3\) for Tq = 2, Tk = 2"),
-        (lambda: ch.where(torch.ones(3, dtype=torch.bool)).dense(3, 3), r"a mask of shape \(3,\) has 1 dimensions; expected \(Tq, Tk\)"),
-        (lambda: ch.documents(torch.zeros(3, dtype=torch.int64)).dense(4, 4), r"documents: got ids for 3 keys in a call with Tq = 4, Tk = 4"),
+        (
+            lambda: ch.where(torch.ones(2, 3, dtype=torch.bool)).dense(2, 2),
+            r"where: got a mask of shape \(2, 3\) for Tq = 2, Tk = 2",
+        ),
+        (
+            lambda: ch.where(torch.ones(3, dtype=torch.bool)).dense(3, 3),
+            r"a mask of shape \(3,\) has 1 dimensions; expected \(Tq, Tk\)",
+        ),
+        (
+            lambda: ch.documents(torch.zeros(3, dtype=torch.int64)).dense(4, 4),
+            r"documents: got ids for 3 keys in a call with Tq = 4, Tk = 4",
+        ),
         (lambda: ch.documents(torch.zeros(3, dtype=torch.int64)).dense(4, 3), r"queries that are the last Tq of them"),
-        (lambda: ch.blocks(MATRIX, size=2).dense(7, 7), r"a 3 × 3 matrix of blocks of 2 covers 6 positions, but the call has Tq = 7 and Tk = 7"),
+        (
+            lambda: ch.blocks(MATRIX, size=2).dense(7, 7),
+            r"a 3 × 3 matrix of blocks of 2 covers 6 positions, but the call has Tq = 7 and Tk = 7",
+        ),
         (lambda: ch.causal() & torch.ones(2, 2), r"pattern & Tensor: expected another Pattern; .* where\(mask\)"),
         (lambda: ch.causal() | None, r"pattern \| NoneType: expected another Pattern"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_said_in_a_sentence(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ch.ClearheadError, match=says):

@@ -52,8 +52,11 @@ def test_and_or_not_are_those_of_boolean_algebra(masks: tuple[Tensor, Tensor]) -
 
 
 @given(
-    arrays(np.int64, st.tuples(st.integers(1, 2), st.integers(1, 2), sizes, st.integers(1, 5), st.just(2)),
-           elements=st.integers(-4, 14)),
+    arrays(
+        np.int64,
+        st.tuples(st.integers(1, 2), st.integers(1, 2), sizes, st.integers(1, 5), st.just(2)),
+        elements=st.integers(-4, 14),
+    ),
     sizes,
 )
 def test_any_intervals_are_brought_into_form(edges: np.ndarray, keys: int) -> None:
@@ -80,7 +83,8 @@ def test_a_part_of_the_mask_is_cut_from_the_runs(masks: tuple[Tensor, Tensor], d
 
 @given(
     pairs_of_masks() | st.tuples(masks((1, 2, 7, 150)), st.none()),
-    st.integers(1, 4), st.integers(1, 60),
+    st.integers(1, 4),
+    st.integers(1, 60),
 )
 def test_tiles_touch_every_visible_pair_once_and_know_which_pieces_are_whole(
     masks: tuple[Tensor, Tensor | None], height: int, width: int
@@ -94,6 +98,7 @@ def test_tiles_touch_every_visible_pair_once_and_know_which_pieces_are_whole(
         assert done - rows.start <= height
         for columns, whole in pieces:
             assert 0 < columns.stop - columns.start <= width
+            assert columns.stop <= mask.shape[-1]
             assert whole == bool(mask[:, :, rows, columns].all())
             touched[:, :, rows, columns] += 1
     assert done == mask.shape[-2]

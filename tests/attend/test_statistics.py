@@ -107,8 +107,6 @@ def test_statistics_and_log_sum_exp_come_in_the_order_asked_for(backend: str) ->
 def test_both_backends_see_the_same() -> None:
     q, k, v = torch.randn(2, 4, 150, 8), torch.randn(2, 2, 600, 8), torch.randn(2, 2, 600, 8)
     options: dict[str, Any] = {"pattern": ch.causal() & ~ch.chunks(32), "bias": ch.alibi(4), "softcap": 4.0}
-    ours, theirs = (
-        ch.attention(q, k, v, **options, probe=True, backend=b)[1] for b in ("tiled", "reference")
-    )
+    ours, theirs = (ch.attention(q, k, v, **options, probe=True, backend=b)[1] for b in ("tiled", "reference"))
     for name in (*FLOATS, "visible", "peak_at"):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), msg=name)

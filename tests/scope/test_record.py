@@ -1,5 +1,7 @@
 """A record keeps O(T) of what it saw, and gives back what was there."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -44,6 +46,17 @@ def test_what_the_model_overwrites_later_is_not_lost(qkv):
     for x in qkv:
         x.zero_()
     torch.testing.assert_close(record[0].rows(range(T)), expected[0])
+
+
+def test_the_model_s_mask_is_let_go_when_the_watch_is_over(qkv):
+    record = Record()
+    shown = sighting(*qkv)
+    mask = weakref.ref(shown.mask)
+    record.add(shown)
+    del shown
+    assert mask() is not None
+    record.close([])
+    assert mask() is None
 
 
 def test_steps_of_a_generation_are_rows_of_one_sequence(qkv):

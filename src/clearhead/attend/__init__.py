@@ -2,6 +2,8 @@
 
 from clearhead.attend.api import attention
 from clearhead.attend.biases import Bias, alibi, dense, relative, t5
+from clearhead.attend.explain import Explanation, explain
+from clearhead.attend.onnx import onnx_attention
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import (
     bigbird,
@@ -21,11 +23,13 @@ from clearhead.attend.patterns import (
 )
 from clearhead.attend.runs import Runs
 from clearhead.attend.scores import Additive, Multiplicative, Score
+from clearhead.attend.sdpa import sdpa
 from clearhead.attend.statistics import Statistics
 
 __all__ = [
     "Additive",
     "Bias",
+    "Explanation",
     "Multiplicative",
     "Pattern",
     "Runs",
@@ -40,13 +44,16 @@ __all__ = [
     "dense",
     "dilated",
     "documents",
+    "explain",
     "first",
     "full",
     "global_tokens",
     "longformer",
+    "onnx_attention",
     "padding",
     "prefix",
     "relative",
+    "sdpa",
     "t5",
     "where",
     "window",

@@ -92,17 +92,27 @@ def attention(  # type: ignore[misc]  # the overloads leave the options to this 
     >>> out.shape, lse.shape
     (torch.Size([1, 8, 100, 64]), torch.Size([1, 8, 100]))
     """
-    device = q.device.type if isinstance(q, Tensor) else "cpu"
-    if torch.is_autocast_enabled(device):
-        kind = torch.get_autocast_dtype(device)
-        q, k, v = (x.to(kind) if isinstance(x, Tensor) and x.dtype != torch.float64 else x for x in (q, k, v))
-    with torch.autocast(device, enabled=False):
+    q, k, v = autocasted(q, k, v)
+    with torch.autocast(_device(q), enabled=False):
         call = checked(
             q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout, score=score
         )
         out, lse, statistics = backends.choose(call, backend).forward(call, probe)
     extras = ((lse,) if return_lse else ()) + ((statistics,) if probe else ())
     return (out, *extras) if extras else out
+
+
+def autocasted(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v in the type that autocast wants, where it is on."""
+    if not torch.is_autocast_enabled(_device(q)):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(_device(q))
+    q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.dtype != torch.float64 else x for x in (q, k, v))
+    return q, k, v
+
+
+def _device(q: Tensor) -> str:
+    return q.device.type if isinstance(q, Tensor) else "cpu"  # what is no tensor is refused later, in a sentence
 
 
 def checked(
@@ -171,7 +181,8 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
             raise ClearheadError(f"{name} is {x.dtype}; expected float16, bfloat16, float32 or float64.")
         if x.dtype != q.dtype or x.device != q.device:
             raise ClearheadError(
-                f"q is {q.dtype} on {q.device} but {name} is {x.dtype} on {x.device}; bring them to one type and device."
+                f"q is {q.dtype} on {q.device} but {name} is {x.dtype} on {x.device}; "
+                "bring them to one type and device."
             )
     (B, H, Tq, _), (Bk, K, Tk, _) = q.shape, k.shape
     if k.shape[:3] != v.shape[:3]:

@@ -7,7 +7,8 @@ from clearhead.attend.call import Call
 from clearhead.errors import ClearheadError
 
 BACKENDS: dict[str, ModuleType] = {"tiled": tiled, "reference": reference}
-"""Each is a module with `forward(call, probe)` and `refuses(call)`, the reason why it can't, or None."""
+"""Each is a module with `forward(call, probe)`; `refuses(call)`, the reason why it can't, or None; and
+`work(call)`, how many pairs it scores and the most at a time."""
 
 
 def choose(call: Call, name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """A pattern: which keys each query may see, and how patterns compose."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import TextIO
 
 import torch
@@ -60,6 +60,18 @@ class Pattern:
             cells = (shades[0 if x == 0 else 4 if x == 1 else 1 + int(x * 3)] for x in row)
             print(" ".join(cells), file=file or sys.stdout)
 
+    def __repr__(self) -> str:
+        """The call that makes the pattern, defaults left out."""
+        said = []
+        for f in fields(self):  # type: ignore[arg-type]  # every pattern is a dataclass
+            value = getattr(self, f.name)
+            shown = f"{tuple(value.shape)} tensor" if isinstance(value, torch.Tensor) else repr(value)
+            if f.default is MISSING:
+                said.append(shown)
+            elif value is not f.default:
+                said.append(f"{f.name}={shown}")
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def __and__(self, other: "Pattern") -> "Pattern":
         return _Both(self, _operand("&", other))
 
@@ -73,7 +85,8 @@ class Pattern:
 def _operand(sign: str, other: object) -> Pattern:
     if not isinstance(other, Pattern):
         raise ClearheadError(
-            f"pattern {sign} {type(other).__name__}: expected another Pattern; a boolean mask becomes one by where(mask)."
+            f"pattern {sign} {type(other).__name__}: expected another Pattern; "
+            "a boolean mask becomes one by where(mask)."
         )
     return other
 

@@ -18,7 +18,7 @@ Align = Literal["end", "start"] | int | Tensor
 # all there is to say, and the object that it makes prints as that call.
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class full(Pattern):
     """Every query sees every key."""
 
@@ -26,7 +26,7 @@ class full(Pattern):
         return Runs.of(_integers(0, device), _integers(Tk, device), Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class causal(Pattern):
     """A query sees itself and what came before: `[0, i + 1)`.
 
@@ -41,7 +41,7 @@ class causal(Pattern):
         return Runs.of(torch.zeros_like(i), i + 1, Tk)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class window(Pattern):
     """`window(w)`: the query and the w − 1 keys before it. `window(left, right)`: so many to each side.
 
@@ -58,7 +58,7 @@ class window(Pattern):
     right: int | None
     align: Align
 
-    def __init__(self, left: int | None, right: int | None | Literal["none"] = "none", align: Align = "end"):
+    def __init__(self, left: int | None, right: int | Literal["none"] | None = "none", align: Align = "end"):
         if right == "none":
             if left is None or left < 1:
                 raise ClearheadError(f"window({left}) counts the query itself, so it must be at least 1.")
@@ -70,6 +70,10 @@ class window(Pattern):
         object.__setattr__(self, "right", right)
         object.__setattr__(self, "align", align)
 
+    def __repr__(self) -> str:
+        sides = f"{self.left + 1}" if self.left is not None and self.right == 0 else f"{self.left}, {self.right}"
+        return f"window({sides})" if self.align == "end" else f"window({sides}, align={self.align!r})"
+
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         i = _positions(Tq, Tk, self.align, device)
         start = torch.zeros_like(i) if self.left is None else i - self.left
@@ -77,7 +81,7 @@ class window(Pattern):
         return Runs.of(start, stop, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class first(Pattern):
     """Every query sees the first n keys, which may be a number a batch `(B,)`: attention sinks.
 
@@ -90,7 +94,7 @@ class first(Pattern):
         return Runs.of(_integers(0, device), _integers(self.n, device), Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class prefix(Pattern):
     """A prefix LM: the first n keys are seen by all, the rest causally. n may be `(B,)`. Raffel et al. 2020."""
 
@@ -100,7 +104,7 @@ class prefix(Pattern):
         return (causal() | first(self.n)).runs(Tq, Tk, device)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class padding(Pattern):
     """Only real tokens are seen: `lengths (B,)` of them, the padding after them, or before (`side="left"`)."""
 
@@ -117,7 +121,7 @@ class padding(Pattern):
         return Runs.of(*edges, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class documents(Pattern):
     """Packed sequences: a query sees the keys of its own document. `ids (Tk,)` or `(B, Tk)`, in any order.
 
@@ -146,7 +150,7 @@ class documents(Pattern):
         return Runs.of(start, stop, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class chunks(Pattern):
     """A query sees its own chunk of `size` positions and the last `overlap` before it, ahead of it too.
 
@@ -165,7 +169,7 @@ class chunks(Pattern):
         return Runs.of(start - self.overlap, start + self.size, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class dilated(Pattern):
     """w keys, every `step`-th going back from the query: i, i − step, … Beltagy et al. 2020.
 
@@ -185,7 +189,7 @@ class dilated(Pattern):
         return Runs.of(j, j + 1, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class blocks(Pattern):
     """Block-sparse: query position i sees key j where `matrix[i // size, j // size]`. Child et al. 2019.
 
@@ -207,7 +211,7 @@ class blocks(Pattern):
         return Runs.of(rows.start * self.size, rows.stop * self.size, Tk)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class global_tokens(Pattern):
     """Tokens at these positions see everything and are seen by everything. Beltagy et al. 2020."""
 
@@ -232,7 +236,7 @@ def longformer(width: int, tokens: tuple[int, ...] = (0,)) -> Pattern:
     return window(width // 2, width // 2) | global_tokens(tokens)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class bigbird(Pattern):
     """BigBird, in blocks of `size`: its neighbours, the first blocks globally, and random ones.
 
@@ -257,7 +261,7 @@ class bigbird(Pattern):
         return near_and_random | global_tokens(tuple(range(self.ends * self.size))).runs(Tq, Tk, device)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class where(Pattern):
     """A boolean mask of your own, True = may attend: `(Tq, Tk)`, `(H, Tq, Tk)` or `(B, H, Tq, Tk)`, 1 for any."""
 
@@ -269,9 +273,6 @@ class where(Pattern):
                 f"where: got a mask of {self.mask.dtype}, expected torch.bool with True = may attend. "
                 "A float mask that is added to the scores is a bias: pass it as bias=."
             )
-
-    def __repr__(self) -> str:
-        return f"where(bool {tuple(self.mask.shape)})"
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         mask = _four_dimensional(self.mask.to(device))

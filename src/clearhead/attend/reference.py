@@ -39,6 +39,13 @@ def forward(call: Call, probe: bool) -> tuple[Float[Tensor, "B H Tq Dv"], Float[
     return out.to(call.q.dtype), lse, statistics
 
 
+def work(call: Call) -> tuple[int, int]:
+    """How many pairs are scored, and the most at a time, over all batches and heads: all at once."""
+    B, H, Tq, _ = call.q.shape
+    pairs = B * H * Tq * call.k.shape[2]
+    return pairs, pairs
+
+
 def refuses(call: Call) -> str | None:
     """Why this backend can't take the call: there is no such reason."""
     return None

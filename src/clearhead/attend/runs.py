@@ -164,7 +164,7 @@ def _sweep(
     depth = (opens.int() * 2 - 1).cumsum(-1, dtype=torch.int32)
     position = events >> 1
     begins = opens & (depth == need) & (position < keys)
-    ends = ~opens & (depth == need - 1) & (position > 0)
+    ends = ~opens & (depth == need - 1)
     width = _most(begins)
     return _pack(position, begins, keys, width), _pack(position, ends, keys, width)
 

@@ -162,6 +162,17 @@ def _made_again(
     return p if hidden is None else p.masked_fill(hidden, 0), hidden, pull
 
 
+def work(call: Call) -> tuple[int, int]:
+    """How many pairs are scored, and the most at a time, over all batches and heads."""
+    B, H = call.q.shape[:2]
+    tiles = [
+        (rows.stop - rows.start) * (columns.stop - columns.start)
+        for rows, pieces in call.runs.tiles(*call.score.tile)
+        for columns, _ in pieces
+    ]
+    return B * H * sum(tiles), B * H * max(tiles, default=0)
+
+
 def refuses(call: Call) -> str | None:
     """Why this backend can't take the call, or None."""
     if torch.compiler.is_compiling():
