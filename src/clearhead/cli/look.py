@@ -1,0 +1,228 @@
+"""`clearhead look`: a picture of every head of a real model reading a real text."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+import torch
+from rich.console import Console
+from rich.text import Text
+from torch import Tensor
+
+from clearhead.cli.steps import Steps, telling
+from clearhead.errors import ClearheadError
+from clearhead.models.checkpoints import KNOWN, Opened, open_model
+from clearhead.scope.modules import attentions
+from clearhead.view import terminal
+from clearhead.view.seen import Seen, watch
+
+QUERIES = 40
+"""How many queries of one head the terminal shows; the page has all."""
+
+
+@click.command("look")
+@click.argument("text", required=False)
+@click.option("--pair", nargs=2, metavar="A B", help="Two texts, for a model that reads pairs.")
+@click.option("--file", metavar="PATH", type=Path, help="Read the text from a file.")
+@click.option(
+    "--model",
+    "name",
+    metavar="NAME",
+    default="smollm2",
+    show_default=True,
+    help=f"{', '.join(KNOWN)}, a folder, a .gguf file, or a name on the hub.",
+)
+@click.option("--layer", metavar="N", type=int, help="Show one layer from near.")
+@click.option("--head", metavar="N", type=int, help="Show one head of that layer from near.")
+@click.option(
+    "--by",
+    metavar="COLUMN",
+    default="entropy_normalised",
+    show_default=True,
+    help=f"What colours the heads: {', '.join(terminal.MEANINGS)}.",
+)
+@click.option("--html", metavar="PATH", type=Path, default="look.html", show_default=True, help="The page.")
+@click.option("--json", "data", metavar="PATH", type=Path, help="Write the numbers of all heads too.")
+def command(
+    text: str | None,
+    pair: tuple[str, str] | None,
+    file: Path | None,
+    name: str,
+    layer: int | None,
+    head: int | None,
+    by: str,
+    html: Path,
+    data: Path | None,
+) -> None:
+    """Show what every attention head of a model does with TEXT: here, and in a page."""
+    texts = _texts(text, pair, file)
+    by = by.replace("-", "_")
+    if by not in terminal.MEANINGS:
+        raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(terminal.MEANINGS)}.")
+    if head is not None and layer is None:
+        raise ClearheadError(f"--head {head} says no layer; add --layer.")
+    for path in (html, data):
+        if path is not None and not path.parent.is_dir():
+            raise ClearheadError(f"{path} cannot be written: there is no folder {path.parent}; make it first.")
+
+    with telling() as steps:
+        opened = open_model(name, report=steps.begin)
+        inputs = opened.inputs(*texts)
+        seen, changed = _run(opened, inputs, steps)
+        steps.begin("counting")
+        looked = Looked(opened, seen, seen.heads(pandas=False), changed)
+        if layer is not None:
+            _check_place(seen, layer, head)
+    out = Console(highlight=False)
+    looked.draw(out, by, layer, head)
+    with telling() as steps:
+        steps.begin(f"writing {html}")
+        _write(html, looked.page)
+        if data is not None:
+            steps.begin(f"writing {data}")
+            _write(data, looked.json)
+    place = urlencode({name: n for name, n in (("layer", layer), ("head", head)) if n is not None})
+    at = f"#{place}" if place else ""
+    out.print(Text.assemble("→ ", (f"{html}{at}", f"bold link {html.resolve().as_uri()}{at}")))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look found, and its pictures."""
+
+    opened: Opened
+    seen: Seen
+    table: terminal.HeadTable
+    changed: float | None
+    """How far looking changed the model's output; None: not a bit."""
+
+    def draw(self, out: Console, by: str, layer: int | None, head: int | None) -> None:
+        """In the terminal: all heads, or one layer, or one head of it."""
+        seen = self.seen
+        heads = " or ".join(map(str, sorted({layer.heads for layer in seen.layers})))
+        size = f"{len(seen)} layers × {heads} heads · {len(seen[0].queries())} tokens"
+        out.print(Text.assemble((self.opened.name, "bold"), (f"  {self.opened.architecture} · {size}", "dim")))
+        out.print()
+        if layer is None:
+            out.print(terminal.Overview(self.table, by))
+            best = (terminal.strongest(self.table, "induction", 1) or self.table)[0]
+            nearer = f"--layer {best['layer']} --head {best['head']}"
+            hint = f"{nearer} shows that head from near; --by induction colours by that role."
+        else:
+            near = seen[layer]
+            place = f"layer {layer}" if head is None else f"layer {layer}, head {head}"
+            out.print(Text.assemble((place, "bold"), (f"  {near.name}, {near.kind}-attention", "dim")))
+            out.print(terminal.Numbers(self.table, layer, head))
+            hint = "--head 0 shows where the queries of one head look."
+        if layer is not None and head is not None:
+            queries, keys = near.queries(), near.keys()
+            shown = range(max(len(queries) - QUERIES, 0), len(queries))
+            out.print()
+            out.print(terminal.Looks(queries, keys, near.rows(shown, head), shown))
+            hint = f"The last {QUERIES} of {len(queries)} queries; the page has all." if shown.start else ""
+        out.print()
+        out.print(terminal.verdict(seen.calls, len(seen), self.changed, seen.check, seen.checked))
+        if hint:
+            out.print(Text(hint, "dim"))
+
+    def page(self, path: Path) -> None:
+        """As a page."""
+        model = f"{self.opened.name} ({self.opened.architecture})"
+        self.seen.page(path, facts={"Model": model, "Output": terminal.outcome(self.changed)})
+
+    def json(self, path: Path) -> None:
+        """As numbers. What is no number, as a role that the text has no target for, is null."""
+        seen = self.seen
+        numbers = {
+            "model": self.opened.name,
+            "architecture": self.opened.architecture,
+            "tokens": seen[0].queries(),
+            "layers": len(seen),
+            "attentions_seen": seen.calls,
+            "output_unchanged": self.changed is None,
+            "output_largest_difference": self.changed or 0.0,
+            "self_check": seen.check if seen.checked else None,
+            "heads": [{column: _or_none(value) for column, value in row.items()} for row in self.table],
+        }
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            beside.write_text(json.dumps(numbers, indent=1, ensure_ascii=False), encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise ClearheadError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _texts(text: str | None, pair: tuple[str, str] | None, file: Path | None) -> tuple[str, ...]:
+    """The text that was given, or the two of a pair."""
+    given = [given for given in (text, pair, file) if given is not None]
+    if len(given) != 1:
+        raise ClearheadError(f"Got {len(given)} texts, expected one of: a text, --pair A B, --file PATH.")
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ClearheadError(f"The file {file} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ClearheadError(
+                f"The file {file} is no text in UTF-8: its byte {error.start} is "
+                f"{error.object[error.start]:#04x}; convert it first."
+            ) from error
+    texts = pair or (text or "",)
+    if not all(text.strip() for text in texts):
+        raise ClearheadError("The text is empty; give at least a word.")
+    return texts
+
+
+def _run(opened: Opened, inputs: dict[str, Tensor], steps: Steps) -> tuple[Seen, float | None]:
+    """Run the model unwatched, then watched: what was seen, and how far its output changed (None: not a bit)."""
+    model = opened.model
+    modules = [model.get_submodule(name) for name in attentions(model)]
+    hooks = [module.register_forward_hook(lambda *_: steps.advance()) for module in modules]
+    tokens = inputs["input_ids"].shape[1]
+    try:
+        with torch.no_grad():
+            steps.begin(f"running {opened.name} on {tokens} tokens", len(modules))
+            try:
+                before = model(**inputs)
+            except Exception as error:
+                raise ClearheadError(f"The model '{opened.name}' cannot read a text alone: {error}") from error
+            steps.begin(f"watching {opened.name} on {tokens} tokens", len(modules))
+            with watch(model, opened.tokenizer) as seen:
+                after = model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen, _largest_change(before.to_tuple(), after.to_tuple())
+
+
+def _largest_change(before: tuple[Any, ...], after: tuple[Any, ...]) -> float | None:
+    """The largest difference between two outputs; None if all their bits are the same."""
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Tensor)]
+    if all(torch.equal(a.flatten().view(torch.uint8), b.flatten().view(torch.uint8)) for a, b in pairs):
+        return None
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def _check_place(seen: Seen, layer: int, head: int | None) -> None:
+    if not 0 <= layer < len(seen):
+        raise ClearheadError(f"There is no layer {layer}: the model has {len(seen)}, from 0 to {len(seen) - 1}.")
+    heads = seen[layer].heads
+    if head is not None and not 0 <= head < heads:
+        raise ClearheadError(f"There is no head {head}: layer {layer} has {heads}, from 0 to {heads - 1}.")

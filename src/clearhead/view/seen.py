@@ -1,0 +1,89 @@
+"""What a watch gives: a record that can also be looked at as a page."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from clearhead.scope.layer import Layer
+from clearhead.scope.record import Keep, Record
+from clearhead.scope.watch import Watch
+from clearhead.scope.words import Tokenizer
+from clearhead.view import page
+from clearhead.view.payload import LayerView
+
+SHARE = 0.99
+"""The share of each query's weight that a page holds, if so many keys suffice."""
+
+
+class Seen(Record):
+    """What a watch saw, and its pictures."""
+
+    def page(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        most: int = 32,
+        sequence: int = -1,
+        batch: int = 0,
+    ) -> Path:
+        """Writes a self-contained page of one text: for each query of each head its heaviest keys.
+
+        It holds as many keys of a query as carry 99 % of its weight, but at most `most`, and says how much of
+        the weight that is. `title` is the beginning of the text unless given; `facts` are shown beside it. If
+        the model read several texts, `sequence` and `batch` choose one.
+        """
+        views = [_view(layer.sequence(sequence), most, batch) for layer in self.layers]
+        about = {
+            **(facts or {}),
+            "Attentions seen": f"{self.calls} in {len(self)} layers",
+            "Self-check": self._how_checked(),
+        }
+        title = title or " ".join("".join(views[0].queries).split()[:8])
+        return page.write(path, views, title=title, heads=self.heads(pandas=False), facts=about)
+
+    def _how_checked(self) -> str:
+        if not self.checked:
+            return "none: no call showed an output to compare with"
+        return (
+            f"weights · v is within {self.check:.1e} of the model's own output, in {self.checked} of {self.calls} calls"
+        )
+
+
+def _view(layer: Layer, most: int, batch: int) -> LayerView:
+    keys, weights = layer.top(most, SHARE)
+    return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
+
+
+def watch(
+    model: nn.Module,
+    tokenizer: Tokenizer | None = None,
+    *,
+    keep: Keep = "qk",
+    layers: int | str | Iterable[int | str] | None = None,
+    values: bool = False,
+) -> Watch[Seen]:
+    """Sees every attention that a model computes in a `with` block; the model's results stay as they are.
+
+    Args:
+        model: any PyTorch module: Transformers, timm, nn.TransformerEncoder, your own.
+        tokenizer: names the tokens, and says which are delimiters.
+        keep: "qk" keeps q, k and the statistics of every query, from which any row is made again; "statistics"
+            keeps the statistics and the roles' sums alone. Both are O(T).
+        layers: the attentions to keep, by number or by name; all unless said.
+        values: keep v as well.
+
+    Raises:
+        ClearheadError: if nothing was seen, in a sentence that says why; see `clearhead.scope.watch.Watch`.
+
+    >>> import clearhead as ch, torch
+    >>> layer = torch.nn.TransformerEncoderLayer(d_model=16, nhead=2, batch_first=True).eval()
+    >>> with ch.watch(layer) as seen:
+    ...     _ = layer(torch.randn(1, 5, 16))
+    >>> seen.calls, seen[0].name, seen[0].rows([4], head=1).shape
+    (1, 'self_attn', torch.Size([1, 5]))
+    """
+    return Watch(model, tokenizer, record=Seen, keep=keep, layers=layers, values=values)

@@ -1,0 +1,102 @@
+/** The page around the views: title, chooser of heads, the view itself, and what the page holds. */
+
+import { element } from "./dom.js";
+import { counted } from "./numbers.js";
+import { State } from "./state.js";
+import { about } from "./about.js";
+import { Chooser } from "./chooser.js";
+import { settle } from "./places.js";
+import { themeButton } from "./theme.js";
+import { views } from "./views/index.js";
+
+/** @typedef {import("./payload.js").Payload} Payload */
+/** @typedef {import("./state.js").Place} Place */
+
+/**
+ * Shows a payload in `root`, and follows the address from then on.
+ * @param {HTMLElement} root
+ * @param {Payload} payload
+ */
+export async function show(root, payload) {
+  const state = new State((wish) => settle(wish, payload));
+  const chooser = new Chooser(payload, state);
+  const stage = element("main", { class: "stage" });
+  const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
+  root.replaceChildren(
+    masthead(payload, state),
+    element("div", { class: "body" }, chooser.root, stage,
+      element("aside", { class: "margin" }, margin, about(payload.contents))),
+  );
+
+  /** @type {import("./views/index.js").Mounted | null} */
+  let mounted = null;
+  let showing = "";
+  /** @param {Place} place */
+  const update = async (place) => {
+    const layer = await payload.layer(place.layer);
+    if (place !== state.place) return; // One has gone on meanwhile.
+    if (showing !== place.view) {
+      mounted?.unmount();
+      stage.replaceChildren();
+      margin.replaceChildren();
+      showing = place.view;
+      mounted = views[place.view].mount({ stage, margin, payload, state });
+    }
+    chooser.update(place);
+    mounted?.update(place, layer);
+    root.dataset.at = state.address();
+  };
+  document.addEventListener("keydown", (event) => step(event, state));
+  /** @type {Promise<void>} */
+  let first = Promise.resolve();
+  state.follow((place) => {
+    first = update(place);
+  });
+  await first;
+}
+
+/** @param {Payload} payload @param {State} state */
+function masthead(payload, state) {
+  const { title, layers, texts } = payload.contents;
+  const heads = layers.reduce((sum, layer) => sum + layer.heads, 0);
+  const tokens = Math.max(...layers.map((layer) => texts[layer.keys].length));
+  const size = [counted(layers.length, "attention"), counted(heads, "head"), counted(tokens, "token")];
+  const header = element("header", { class: "masthead" },
+    element("div", { class: "names" },
+      element("p", { class: "wordmark" }, "Clearhead"),
+      element("h1", { dir: "auto" }, title),
+      element("p", { class: "size" }, size.join(" · "))),
+    themeButton(state));
+  const choices = Object.entries(views);
+  if (choices.length > 1) header.append(viewTabs(choices, state));
+  return header;
+}
+
+/** @param {[string, import("./views/index.js").View][]} choices @param {State} state */
+function viewTabs(choices, state) {
+  const tabs = element("nav", { class: "tabs", "aria-label": "Views" });
+  for (const [view, { title }] of choices) {
+    const tab = element("button", { type: "button" }, title);
+    tab.addEventListener("click", () => state.go({ view }));
+    state.follow((place) => tab.setAttribute("aria-pressed", String(place.view === view)));
+    tabs.append(tab);
+  }
+  return tabs;
+}
+
+/**
+ * ← and → step through the heads, ⇧↑ and ⇧↓ through the layers, wherever one is.
+ * @param {KeyboardEvent} event
+ * @param {State} state
+ */
+function step(event, state) {
+  const busy = event.target instanceof HTMLSelectElement;
+  if (busy || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { layer, head } = state.place;
+  if (event.key === "ArrowLeft") state.go({ head: Math.max(0, head - 1) });
+  else if (event.key === "ArrowRight") state.go({ head: head + 1 });
+  else if (event.shiftKey && event.key === "ArrowUp") state.go({ layer: Math.max(0, layer - 1) });
+  else if (event.shiftKey && event.key === "ArrowDown") state.go({ layer: layer + 1 });
+  else return;
+  event.preventDefault();
+}

@@ -1,0 +1,27 @@
+/** Elements: made from text and attributes, never from markup, so that no text can become code. */
+
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, string | number | boolean>} [attributes] true sets an empty one, false leaves it out
+ * @param {...(Node | string)} children strings become text
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== false) made.setAttribute(name, value === true ? "" : String(value));
+  }
+  made.append(...children);
+  return made;
+}
+
+/**
+ * The token, option or cell that an event is about.
+ * @param {Event} event
+ * @param {string} selector
+ * @returns {HTMLElement | null}
+ */
+export function target(event, selector) {
+  return event.target instanceof Element ? event.target.closest(selector) : null;
+}

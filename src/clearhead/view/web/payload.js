@@ -1,0 +1,134 @@
+/** The payload: unpacks what Python packed, one layer at a time, when it is looked at. */
+
+/**
+ * @typedef {object} LayerEntry
+ * @property {number} position among the attentions that were seen
+ * @property {string} name of the module
+ * @property {"self" | "cross"} kind
+ * @property {number} heads H
+ * @property {number} queries which of the texts the queries are
+ * @property {number} keys which of the texts the keys are
+ * @property {1 | 2 | 4} width bytes of a packed integer
+ */
+
+/**
+ * @typedef {object} Contents
+ * @property {string} title
+ * @property {Record<string, string>} facts
+ * @property {{mean: number, worst: number} | null} share of the weight that the page holds
+ * @property {LayerEntry[]} layers
+ * @property {Record<string, (number | null)[][]>} statistics each as [layer][head]
+ * @property {string[][]} texts lists of tokens
+ */
+
+/** @typedef {{position: number, weight: number}} Entry a token and a weight */
+
+const INTEGERS = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
+
+/** @param {Uint8Array} packed zlib @returns {Promise<ArrayBuffer>} */
+async function inflate(packed) {
+  const stream = new Blob([/** @type {BlobPart} */ (packed)]).stream();
+  return new Response(stream.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+}
+
+/** @param {number} code @returns {number} the weight that 8 bits stand for */
+const weightOf = (code) => (code / 255) ** 2;
+
+/** One attention: of each head and query the heaviest keys, as three flat arrays. */
+export class Layer {
+  /**
+   * @param {LayerEntry} entry
+   * @param {string[]} queries
+   * @param {string[]} keys
+   * @param {ArrayBuffer} buffer counts, gaps, rests, weights (see payload.py)
+   */
+  constructor(entry, queries, keys, buffer) {
+    this.entry = entry;
+    this.queries = queries;
+    this.keys = keys;
+    const rows = entry.heads * queries.length;
+    const integers = INTEGERS[entry.width];
+    const counts = new integers(buffer, 0, rows);
+    /** Where each row (head · Tq + query) starts in the two below, and where the last one ends. */
+    this.starts = new Uint32Array(rows + 1);
+    for (let row = 0; row < rows; row++) this.starts[row + 1] = this.starts[row] + counts[row];
+    const listed = this.starts[rows];
+    const after = (rows + listed) * entry.width;
+    const gaps = new integers(buffer, rows * entry.width, listed);
+    this.rests = Float32Array.from(new Uint8Array(buffer, after, rows), weightOf);
+    this.weights = Float32Array.from(new Uint8Array(buffer, after + rows, listed), weightOf);
+    /** Ascending in each row. */
+    this.positions = new Uint32Array(listed);
+    for (let row = 0; row < rows; row++) {
+      let position = 0;
+      for (let at = this.starts[row]; at < this.starts[row + 1]; at++) {
+        this.positions[at] = position += gaps[at];
+      }
+    }
+  }
+
+  /** How far down the queries begin: in self-attention they are the last Tq of the Tk positions. */
+  get offset() {
+    return this.entry.kind === "self" ? Math.max(0, this.keys.length - this.queries.length) : 0;
+  }
+
+  /** @param {number} head @param {number} query @returns {number} its weight that is on no listed key */
+  rest(head, query) {
+    return this.rests[head * this.queries.length + query];
+  }
+
+  /** @param {number} head @param {number} query @returns {Entry[]} its keys, heaviest first */
+  row(head, query) {
+    const row = head * this.queries.length + query;
+    /** @type {Entry[]} */
+    const entries = [];
+    for (let at = this.starts[row]; at < this.starts[row + 1]; at++) {
+      entries.push({ position: this.positions[at], weight: this.weights[at] });
+    }
+    return entries.sort((a, b) => b.weight - a.weight);
+  }
+
+  /** @param {number} head @param {number} key @returns {Entry[]} the queries that list it, heaviest first */
+  column(head, key) {
+    /** @type {Entry[]} */
+    const entries = [];
+    const first = head * this.queries.length;
+    for (let query = 0; query < this.queries.length; query++) {
+      for (let at = this.starts[first + query]; at < this.starts[first + query + 1]; at++) {
+        if (this.positions[at] === key) entries.push({ position: query, weight: this.weights[at] });
+      }
+    }
+    return entries.sort((a, b) => b.weight - a.weight);
+  }
+}
+
+/** All that the page shows. */
+export class Payload {
+  /** @type {Map<number, Promise<Layer>>} */
+  #unpacked = new Map();
+  #packed;
+
+  /**
+   * @param {Contents} contents
+   * @param {(index: number) => Promise<Uint8Array>} packed fetches one layer's packed bytes
+   */
+  constructor(contents, packed) {
+    this.contents = contents;
+    this.#packed = packed;
+  }
+
+  /** @param {number} index @returns {Promise<Layer>} */
+  layer(index) {
+    let layer = this.#unpacked.get(index);
+    if (!layer) this.#unpacked.set(index, (layer = this.#unpack(index)));
+    return layer;
+  }
+
+  /** @param {number} index */
+  async #unpack(index) {
+    const entry = this.contents.layers[index];
+    const { texts } = this.contents;
+    const buffer = await inflate(await this.#packed(index));
+    return new Layer(entry, texts[entry.queries], texts[entry.keys], buffer);
+  }
+}
