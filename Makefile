@@ -4,18 +4,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# What `make look` looks at: two stanzas of a poem that nearly repeat, so that heads which look for repeats show.
-export TEXT ?= Tyger Tyger, burning bright, In the forests of the night; What immortal hand or eye, \
-	Could frame thy fearful symmetry? Tyger Tyger burning bright, In the forests of the night: \
-	What immortal hand or eye, Dare frame thy fearful symmetry?
+# What `make look` looks at: a sentence that repeats itself, so that heads which look for repeats show.
+export TEXT ?= It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of \
+	foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, \
+	it was the season of Darkness, it was the spring of hope, it was the winter of despair.
 
-.PHONY: help look test test-all check format clean
+.PHONY: help look picture test test-all check format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 look: $(READY)  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
 	$(BIN)/clearhead look "$$TEXT"
+
+picture: look  ## the README's picture of look.html, taken again; needs Chromium and its driver
+	$(BIN)/python docs/picture.py look.html docs/look.png 'theme=light&layer=17&head=5&by=induction&query=24'
 
 test: $(READY)  ## the tests, without the slow ones
 	$(BIN)/pytest -m "not slow"
