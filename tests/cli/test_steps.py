@@ -1,5 +1,7 @@
 """Steps are told as they begin, and warnings as sentences."""
 
+import contextlib
+import io
 import warnings
 
 import pytest
@@ -31,6 +33,12 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(
     assert "running" in err
     assert "━" in err
     assert err.endswith("\x1b[2K")  # its line is erased
+
+
+def test_steps_are_told_even_while_stderr_is_redirected(capsys: pytest.CaptureFixture[str]) -> None:
+    with telling() as steps, contextlib.redirect_stderr(io.StringIO()) as other:
+        steps.begin("converting")
+    assert (other.getvalue(), capsys.readouterr().err) == ("", "converting\n")
 
 
 def test_warnings_are_told_as_sentences_and_not_afterwards(capsys: pytest.CaptureFixture[str]) -> None:

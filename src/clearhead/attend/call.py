@@ -94,10 +94,15 @@ class Call:
             s = s + self.bias.at(self.rows(rows), self.columns(columns), self.past, *self.bias_weights).to(s.dtype)
         return s
 
-    def weights(self, lse: Float[Tensor, "B H Tq"], rows: slice, columns: slice) -> Float[Tensor, "B H m n"]:
-        """A tile of the weights, exp(s − lse), made again from the row's log-sum-exp."""
-        lse = lse[:, :, rows, None]
-        w = torch.exp(self.scores(rows, columns) - lse.masked_fill(lse == -torch.inf, 0))
+    def weights(
+        self, max_score: Float[Tensor, "B H Tq"], peak: Float[Tensor, "B H Tq"], rows: slice, columns: slice
+    ) -> Float[Tensor, "B H m n"]:
+        """A tile of the weights, made again from each row's highest score and its weight: exp(s − max) · peak.
+
+        The same as exp(s − lse), but exact among huge scores too, where lse = max − log peak has lost the second.
+        """
+        top = max_score[:, :, rows, None]
+        w = torch.exp(self.scores(rows, columns) - top.masked_fill(top == -torch.inf, 0)) * peak[:, :, rows, None]
         return w.masked_fill(~self.runs.mask(rows, columns), 0)
 
     def weigh(

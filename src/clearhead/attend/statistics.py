@@ -1,14 +1,10 @@
 """Statistics of attention rows: what they are, and how a kernel's pass gathers them."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-Statistic = Literal["entropy", "entropy_normalised", "peak", "peak_at", "distance", "max_score"]
-STATISTICS: tuple[str, ...] = get_args(Statistic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +104,10 @@ class Gatherer:
         had = (self.m > -torch.inf).to(p.dtype)
         # The peak's own 1 is left out of `rest`; an old peak that is passed by joins it.
         others = p.scatter_reduce(-1, at[..., None], (~new_peak).to(p.dtype)[..., None], "prod")
-        self.spread = shrink * (self.spread + fall * (self.rest + had)) + _entropy_terms(p, base[..., None] - s)
+        # shrink · fall first: among huge scores fall · rest would overflow where shrink makes it 0.
+        self.spread = (
+            shrink * self.spread + (shrink * fall) * (self.rest + had) + _entropy_terms(p, base[..., None] - s)
+        )
         self.moment = shrink * self.moment + (p * (i - j).abs()).sum(-1)
         self.rest = shrink * (self.rest + torch.where(new_peak, had, 0)) + others.sum(-1)
         self.at = torch.where(new_peak, at + j[0, 0], self.at)

@@ -24,7 +24,7 @@ def forward(call: Call, probe: bool) -> tuple[Tensor, Tensor, Statistics | None]
     """softmax(s) v and its log-sum-exp, one tile at a time."""
     if call.dropout:
         call = replace(call, seed=_drawn_seed())
-    out, lse, *gathered = _Tiled.apply(call, probe, *call.tensors)  # type: ignore[no-untyped-call]
+    out, lse, _, _, *gathered = _Tiled.apply(call, probe, *call.tensors)  # type: ignore[no-untyped-call]
     return out, lse, Statistics(*gathered) if probe else None
 
 
@@ -59,25 +59,28 @@ class _Tiled(torch.autograd.Function):
             out = acc / l.masked_fill(empty, 1)[..., None]
             lse = (m + l.log()).masked_fill(empty, -torch.inf)
             seen = gatherer.finish(call.sinks, counts[:, :, rows]) if gatherer is not None else {}
-            rows_done.append((out.to(call.q.dtype), lse, *(seen[f.name] for f in fields(Statistics) if seen)))
+            gathered = (seen[f.name] for f in fields(Statistics) if seen)
+            rows_done.append((out.to(call.q.dtype), lse, m, l.masked_fill(empty, 1), *gathered))
         return tuple(torch.cat(parts, 2) for parts in zip(*rows_done, strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         call, _, *tensors = inputs
-        out, lse, *gathered = output
+        out, lse, m, l, *gathered = output
         ctx.call = call
-        ctx.save_for_backward(out, lse, *tensors)
-        ctx.mark_non_differentiable(*gathered)
+        ctx.save_for_backward(out, lse, m, l, *tensors)
+        ctx.mark_non_differentiable(m, l, *gathered)
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor, dlse: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        out, lse, *tensors = ctx.saved_tensors
+        out, lse, m, l, *tensors = ctx.saved_tensors
         call: Call = ctx.call.with_tensors(*tensors)
         K, dtype = call.k.shape[1], call.dtype
         dout = dout.to(dtype)
         delta = (dout * out.to(dtype)).sum(-1) - dlse  # what the softmax's normalisation takes from every ds
-        base = lse.masked_fill(lse == -torch.inf, 0)
+        # Weights are exp(s − m) / l: among scores of 1e9, lse would have lost log l. It is here for its derivative.
+        base, lse = (x.masked_fill(x == -torch.inf, 0) for x in (m, lse))
+        norm = torch.exp(lse.detach() - lse) / l
         # Made from delta, which under vmap is mapped where anything is.
         dk, dv = delta.new_zeros(call.k.shape), delta.new_zeros(call.v.shape)
         dbias = tuple(delta.new_zeros(w.shape) for w in call.bias_weights)
@@ -87,7 +90,9 @@ class _Tiled(torch.autograd.Function):
             q, do = call.q[:, :, rows].to(dtype), dout[:, :, rows]
             dq = torch.zeros_like(q)
             for columns, whole in pieces:
-                p, hidden, pull = _made_again(call, q, rows, columns, whole, base[:, :, rows, None])
+                p, hidden, pull = _made_again(
+                    call, q, rows, columns, whole, base[:, :, rows, None], norm[:, :, rows, None]
+                )
                 kept = call.dropout_mask(rows, columns, p.shape) if call.dropout else 1
                 dv[:, :, columns] += reduce_product(p * kept, do, K)
                 dp = expand_product(do, call.v[:, :, columns].to(dtype).mT)
@@ -103,7 +108,7 @@ class _Tiled(torch.autograd.Function):
             dqs.append(dq)
         dsinks = None
         if call.sinks is not None:
-            dsinks = (torch.exp(call.sinks[:, None].to(dtype) - base) * -delta).sum((0, 2))
+            dsinks = (torch.exp(call.sinks[:, None].to(dtype) - base) * norm * -delta).sum((0, 2))
         grads = (torch.cat(dqs, 2), dk, dv, dsinks, *dbias, *dscore)
         cast = (None if t is None else g.to(t.dtype) for g, t in zip(grads, call.tensors, strict=True))
         return None, None, *cast
@@ -150,14 +155,14 @@ def _drawn_seed() -> int:
 
 
 def _made_again(
-    call: Call, q: Tensor, rows: slice, columns: slice, whole: bool, base: Tensor
+    call: Call, q: Tensor, rows: slice, columns: slice, whole: bool, base: Tensor, norm: Tensor
 ) -> tuple[Tensor, Tensor | None, Callable[[Tensor], tuple[Tensor, ...]]]:
     """A tile's weights, what the pattern hides of it, and what takes its ds to dq, dk and the score's weights."""
     k = call.k[:, :, columns].to(call.dtype)
     s, pull = torch.func.vjp(call.content, q, k, *call.score_weights)  # type: ignore[misc]  # no third without aux
     if call.bias is not None:
         s = s + call.bias.at(call.rows(rows), call.columns(columns), call.past, *call.bias_weights).to(s.dtype)
-    p = torch.exp(s - base)
+    p = torch.exp(s - base) * norm
     hidden = None if whole else ~call.runs.mask(rows, columns)
     return p if hidden is None else p.masked_fill(hidden, 0), hidden, pull
 

@@ -26,7 +26,10 @@ QUERIES = 40
 """How many queries of one head the terminal shows; the page has all."""
 
 
-@click.command("look")
+@click.command(
+    "look",
+    epilog="A GGUF file is converted once, and kept in the user's cache folder or where CLEARHEAD_CACHE says.",
+)
 @click.argument("text", required=False)
 @click.option("--pair", nargs=2, metavar="A B", help="Two texts, for a model that reads pairs.")
 @click.option("--file", metavar="PATH", type=Path, help="Read the text from a file.")

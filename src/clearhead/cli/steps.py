@@ -1,5 +1,6 @@
 """What is being done, told while it lasts: a bar on a terminal, a line a step elsewhere."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class Steps:
 @contextmanager
 def telling() -> Iterator[Steps]:
     """Tells of steps on stderr; the bar is gone at the end. Warnings that come meanwhile are told as sentences."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=sys.stderr, highlight=False)  # this stderr, even while another stands in for it
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:

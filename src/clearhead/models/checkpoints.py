@@ -191,7 +191,9 @@ def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
     architecture = (config.architectures or ["AutoModel"])[0]
     kind = getattr(transformers, architecture, transformers.AutoModel)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, **kwargs)
-    model, loading = kind.from_pretrained(source, config=config, output_loading_info=True, **kwargs)
+    model, loading = kind.from_pretrained(
+        source, config=config, dtype=torch.float32, output_loading_info=True, **kwargs
+    )
     if missing := sorted(loading["missing_keys"]):
         warnings.warn(
             f"{len(missing)} of the weights of {architecture} are not in {source} and were made at random: "
@@ -209,9 +211,9 @@ def _from_gguf(file: Path, name: str, report: Report) -> tuple[Any, Any]:
         try:
             return _load(folder)
         except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are parsers
-            report(f"the copy kept in {folder} is broken ({_first_line(error)}), so it is made again")
+            report(f"the copy in {folder} is broken ({_first_line(error)}), so it is made again")
             shutil.rmtree(folder, ignore_errors=True)
-    report(f"converting {name}, this once; the copy is kept in {folder.parent}")
+    report(f"converting {name}, this once")
     _convert(file, name, folder)
     report(f"opening {name}")
     with _one_sentence(name):

@@ -123,8 +123,8 @@ class Weights:
             bias = call.bias.at(i, j, call.past, *call.bias_weights)
             s = s + bias[batch % bias.shape[0]].to(s.dtype)
         sees = call.runs.sees(i, j)
-        lse = self.lse[batch, :, i]
-        w = torch.exp(s - lse.masked_fill(lse == -torch.inf, 0))
+        top, peak = self.statistics.max_score[batch, :, i], self.statistics.peak[batch, :, i]
+        w = torch.exp(s - top.masked_fill(top == -torch.inf, 0)) * peak
         return w.masked_fill(~sees[batch % sees.shape[0]], 0)
 
     def toward(self, targets: Int[Tensor, "*B Tq"]) -> Float[Tensor, "B H Tq"]:
@@ -147,11 +147,11 @@ class Weights:
     @torch.no_grad()
     def received(self) -> Float[Tensor, "B H Tk"]:
         """The column mass Σ_i w[i, j]: how much each key is looked at. One pass over the scores."""
-        call = self.call
+        call, seen = self.call, self.statistics
         total = self.lse.new_zeros(*self.shape[:2], self.shape[3])
         for rows, pieces in call.runs.tiles(*self._tile):
             for columns, _ in pieces:
-                total[:, :, columns] += call.weights(self.lse, rows, columns).sum(-2)
+                total[:, :, columns] += call.weights(seen.max_score, seen.peak, rows, columns).sum(-2)
         return total
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ class Weights:
         """
         if k < 1 or not 0 < share <= 1:
             raise ClearheadError(f"top: got k = {k}, share = {share}; expected k at least 1, 0 < share ≤ 1.")
-        call = self.call
+        call, seen = self.call, self.statistics
         n = min(k, self.shape[3])
         keys, weights = [], []
         for rows, pieces in call.runs.tiles(*self._tile):
@@ -171,7 +171,7 @@ class Weights:
             best = self.lse.new_zeros(*shape, n)
             best_keys = torch.full((*shape, n), -1, device=best.device)
             for columns, _ in pieces:
-                w = call.weights(self.lse, rows, columns)
+                w = call.weights(seen.max_score, seen.peak, rows, columns)
                 all_keys = torch.cat([best_keys, call.columns(columns).expand(w.shape)], -1)
                 best, at = torch.cat([best, w], -1).topk(n, -1)
                 best_keys = all_keys.gather(-1, at)
@@ -212,13 +212,13 @@ class Weights:
         row_cell = torch.arange(bottom - top, device=device) * height // (bottom - top)
         column_cell = torch.arange(right - left, device=device) * width // (right - left)
         region = self.call.take(torch.arange(top, bottom, device=device))
-        lse = self.lse[:, :, top:bottom]
-        picture = lse.new_zeros(*self.shape[:2], height, width)
+        max_score, peak = (x[:, :, top:bottom] for x in (self.statistics.max_score, self.statistics.peak))
+        picture = peak.new_zeros(*self.shape[:2], height, width)
         for part, pieces in region.runs.tiles(*self._tile):
             for piece, _ in pieces:
                 a, b = max(piece.start, left), min(piece.stop, right)
                 if a < b:
-                    w = region.weights(lse, part, slice(a, b))
+                    w = region.weights(max_score, peak, part, slice(a, b))
                     narrow = w.new_zeros(*w.shape[:-1], width)
                     narrow.index_add_(-1, column_cell[a - left : b - left], w)
                     picture.index_add_(-2, row_cell[part], narrow)
