@@ -251,7 +251,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"softcap": 0}, r"softcap: got 0, expected a number above 0, or None for no cap"),
     ({"dropout": 1.0}, r"dropout: got 1\.0, expected a probability, at least 0 and below 1"),
     ({"dropout": -0.1}, r"dropout: got -0\.1, expected a probability"),
-    ({"sinks": torch.zeros(2)}, r"sinks: got shape \(2,\), expected one logit a head, \(H,\) = \(4,\)"),
+    ({"sinks": torch.zeros(2)}, r"sinks: got shape \(2,\), expected one logit a head, a tensor \(H,\) = \(4,\)"),
     ({"pattern": torch.ones(5, 7).bool()}, r"pattern: got a tensor, expected a Pattern\. Say where\(mask\)"),
     ({"pattern": "causal"}, r"pattern: got 'causal', expected a Pattern such as causal\(\) & window\(256\), or None"),
     (

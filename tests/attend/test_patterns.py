@@ -188,7 +188,10 @@ print(peak() - before, seconds)
         (lambda: ch.padding(LENGTHS, side="top"), r"padding: got side='top', expected 'right' or 'left'\."),
         (lambda: ch.causal(align="middle").dense(2, 2), r"align: got 'middle', expected 'end', 'start', a number"),
         (lambda: ch.global_tokens((0, -1)), r"global_tokens\(\(0, -1\)\): positions count from the first"),
-        (lambda: ch.where(torch.ones(2, 2)), r"where: got a mask of torch\.float32, expected torch\.bool .* bias="),
+        (
+            lambda: ch.where(torch.ones(2, 2)),
+            r"where: got a tensor of torch\.float32, expected a tensor of torch\.bool .* bias=",
+        ),
         (
             lambda: ch.where(torch.ones(2, 3, dtype=torch.bool)).dense(2, 2),
             r"where: got a mask of shape \(2, 3\) for Tq = 2, Tk = 2",

@@ -92,6 +92,34 @@ def test_a_second_text_is_a_sequence_of_its_own(qkv):
     torch.testing.assert_close(record[0].sequence(1).rows([5]), flipped[0, :, [5]])
 
 
+def test_steps_of_two_caches_in_turn_stay_apart(qkv):
+    one, other = qkv, tuple(x.flip(2) for x in qkv)
+    for keep in ("qk", "statistics"):
+        record = Record(keep=keep)
+        for n, (stop, (q, k, v)) in enumerate([(9, one), (9, other), (10, one), (10, other), (11, one)]):
+            start = 0 if stop == 9 else stop - 1
+            record.add(sighting(q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], step=n))
+        assert [len(sequence) for sequence in record[0].sequences] == [3, 2]
+
+
+def test_two_passes_with_keys_besides_the_queries_are_two_sequences(qkv):
+    q, k, v = qkv
+    record = Record()
+    for n, (a, b, c) in enumerate([(q, k, v), tuple(x.flip(2) for x in qkv)]):
+        record.add(sighting(a[:, :, 5:], b, c, step=n))
+    assert len(record[0].sequences) == 2
+
+
+def test_rows_come_in_the_order_in_which_they_are_asked_for(qkv):
+    q, k, v = qkv
+    record = Record()
+    record.add(sighting(q[:, :, :9], k[:, :, :9], v[:, :, :9]))
+    record.add(sighting(q[:, :, 9:10], k[:, :, :10], v[:, :, :10], step=1))
+    expected = full_weights(q[:, :, :10], k[:, :, :10])
+    torch.testing.assert_close(record[0].rows([9, 2, -1, 0], head=1), expected[0, 1, [9, 2, 9, 0]])
+    assert record[0].rows([], head=1).shape == (0, 10)
+
+
 def test_a_module_that_attends_twice_in_a_step_has_a_layer_for_each_time(qkv):
     record = Record()
     record.add(sighting(*qkv))
@@ -147,7 +175,7 @@ def test_the_table_has_a_row_a_head_and_is_a_dataframe_where_pandas_is(qkv):
     [
         (lambda r: r["layers.9"], "no attention named 'layers.9' was seen; there are: layers.0.attn."),
         (lambda r: r[3], "there is no layer 3: 1 attentions were seen"),
-        (lambda r: r[0].rows([T]), f"query i: got {T}, but layers.0.attn had {T} queries"),
+        (lambda r: r[0].rows([T]), f"query i of layers.0.attn: got {T}, but there are {T}, counted from 0"),
         (lambda r: r[0].sequence(1), "saw 1 sequences, counted from 0; there is no 1"),
     ],
 )

@@ -1,5 +1,6 @@
 """attention(): the one call, its arguments checked, its backend chosen."""
 
+from numbers import Real
 from typing import Any, Literal, overload
 
 import torch
@@ -130,15 +131,21 @@ def checked(
 ) -> Call:
     """A complete Call of these arguments, or a sentence that says what does not fit."""
     B, H, Tq, Tk = _check_shapes(q, k, v)
-    if not (scale is None or isinstance(scale, int | float)):
+    if not (scale is None or isinstance(scale, Real)):
         raise ClearheadError(f"scale: got {scale!r}, expected a number, or None for the score's own.")
-    if softcap is not None and not softcap > 0:
-        raise ClearheadError(f"softcap: got {softcap}, expected a number above 0, or None for no cap.")
-    if not 0 <= dropout < 1:
-        raise ClearheadError(f"dropout: got {dropout}, expected a probability, at least 0 and below 1.")
-    if sinks is not None and sinks.shape != (H,):
-        raise ClearheadError(f"sinks: got shape {tuple(sinks.shape)}, expected one logit a head, (H,) = ({H},).")
+    if not (softcap is None or (isinstance(softcap, Real) and softcap > 0)):
+        raise ClearheadError(f"softcap: got {softcap!r}, expected a number above 0, or None for no cap.")
+    if not (isinstance(dropout, Real) and 0 <= dropout < 1):
+        raise ClearheadError(f"dropout: got {dropout!r}, expected a probability, at least 0 and below 1.")
+    if sinks is not None and (not isinstance(sinks, Tensor) or sinks.shape != (H,)):
+        got = f"shape {tuple(sinks.shape)}" if isinstance(sinks, Tensor) else type(sinks).__name__
+        raise ClearheadError(f"sinks: got {got}, expected one logit a head, a tensor (H,) = ({H},).")
     bias = dense(bias) if isinstance(bias, Tensor) else bias
+    if not (bias is None or isinstance(bias, Bias)):
+        raise ClearheadError(
+            f"bias: got {bias!r}, expected alibi(H), relative(table), t5(...), a float tensor, or None. "
+            "Who may see whom is said by pattern=."
+        )
     if bias is not None:
         bias.check(B, H, Tq, Tk)
     runs = _pattern(pattern, bias).runs(Tq, Tk, q.device)
@@ -210,9 +217,9 @@ def _pattern(pattern: Pattern | None, bias: Bias | None) -> Pattern:
         )
     if not (pattern is None or isinstance(pattern, Pattern)):
         raise ClearheadError(f"pattern: got {pattern!r}, expected a Pattern such as causal() & window(256), or None.")
-    if isinstance(bias, dense) and not torch.compiler.is_compiling():
+    if isinstance(bias, dense):
         hidden = bias.tensor.isneginf()
-        if bool(hidden.any()):
+        if torch.compiler.is_compiling() or bool(hidden.any()):
             return where(~hidden) if pattern is None else pattern & where(~hidden)
     return full() if pattern is None else pattern
 

@@ -57,7 +57,7 @@ class relative(Bias):
 
     def check(self, B: int, H: int, Tq: int, Tk: int) -> None:
         """The table has a row a head, or one."""
-        if self.table.dim() != 2 or self.table.shape[0] not in (1, H):
+        if self.table.dim() != 2 or self.table.shape[0] not in (1, H) or self.table.shape[1] == 0:
             raise ClearheadError(
                 f"relative: got a table of shape {tuple(self.table.shape)} for H = {H} heads; "
                 f"expected ({H}, N) or (1, N), one row a head and one entry a distance."
@@ -88,6 +88,12 @@ def t5(weights: Float[Tensor, "buckets H"], *, bidirectional: bool, max_distance
     >>> t5(torch.zeros(32, 4), bidirectional=True).table.shape
     torch.Size([4, 257])
     """
+    exact = len(weights) // (4 if bidirectional else 2)
+    if not 1 <= exact < max_distance:
+        raise ClearheadError(
+            f"t5: {len(weights)} buckets make {exact} exact distances to a side, and max_distance is {max_distance}; "
+            "expected at least 1 exact distance, and max_distance beyond them."
+        )
     distance = torch.arange(-max_distance, max_distance + 1, device=weights.device)
     return relative(weights[t5_bucket(distance, len(weights), bidirectional, max_distance)].T)
 
@@ -167,7 +173,12 @@ class dense(Bias):
         return (self.tensor[(None,) * (4 - self.tensor.dim())],)
 
     def check(self, B: int, H: int, Tq: int, Tk: int) -> None:
-        """The tensor broadcasts to the scores."""
+        """The tensor is of floats and broadcasts to the scores."""
+        if not self.tensor.is_floating_point():
+            raise ClearheadError(
+                f"bias: got a tensor of {self.tensor.dtype}, expected floats that are added to the scores. "
+                "A boolean mask is a pattern: pattern=where(mask), True = may attend."
+            )
         shape = (1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape)
         if len(shape) != 4 or any(n not in (1, want) for n, want in zip(shape, (B, H, Tq, Tk), strict=True)):
             raise ClearheadError(

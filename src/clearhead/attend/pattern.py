@@ -52,7 +52,10 @@ class Pattern:
 
     def draw(self, Tq: int = 24, Tk: int | None = None, *, file: TextIO | None = None) -> None:
         """Prints the first batch's and head's mask: ■ sees, · does not; more than 64 tokens are pooled."""
-        mask = self.dense(Tq, Tq if Tk is None else Tk)[:1, :1].float()
+        Tk = Tq if Tk is None else Tk
+        if Tq < 1 or Tk < 1:
+            raise ClearheadError(f"draw: Tq = {Tq} and Tk = {Tk} leave nothing to draw; expected at least 1 of each.")
+        mask = self.dense(Tq, Tk)[:1, :1].float()
         size = (min(64, mask.shape[-2]), min(64, mask.shape[-1]))
         pooled = torch.nn.functional.adaptive_avg_pool2d(mask, size)[0, 0]
         shades = "·░▒▓■"
@@ -80,6 +83,9 @@ class Pattern:
 
     def __invert__(self) -> "Pattern":
         return _Not(self)
+
+    def __bool__(self) -> bool:
+        raise ClearheadError(f"{self!r} is neither true nor false; compose patterns with & | ~, not with and, or, not.")
 
 
 def _operand(sign: str, other: object) -> Pattern:

@@ -64,6 +64,8 @@ class window(Pattern):
                 raise ClearheadError(f"window({left}) counts the query itself, so it must be at least 1.")
             left, right = left - 1, 0
         for side in (left, right):
+            if side is not None and not isinstance(side, int):
+                raise ClearheadError(f"window: got {side!r}, expected whole numbers of keys, or None for no end.")
             if side is not None and side < 0:
                 raise ClearheadError(f"window({left}, {right}): a side counts keys, so it can't be negative.")
         object.__setattr__(self, "left", left)
@@ -268,9 +270,10 @@ class where(Pattern):
     mask: Bool[Tensor, "*heads Tq Tk"]
 
     def __post_init__(self) -> None:
-        if self.mask.dtype != torch.bool:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            got = f"a tensor of {self.mask.dtype}" if isinstance(self.mask, Tensor) else type(self.mask).__name__
             raise ClearheadError(
-                f"where: got a mask of {self.mask.dtype}, expected torch.bool with True = may attend. "
+                f"where: got {got}, expected a tensor of torch.bool with True = may attend. "
                 "A float mask that is added to the scores is a bias: pass it as bias=."
             )
 
@@ -296,6 +299,9 @@ def _positions(Tq: int, Tk: int, align: Align, device: torch.device) -> Int[Tens
 
 def _integers(n: int | Tensor, device: torch.device) -> Int[Tensor, "B 1 1 1"]:
     """A number, or one a batch, as a tensor that broadcasts over heads, queries and runs."""
+    n = torch.as_tensor(n, device=device)
+    if n.is_floating_point() or n.dtype == torch.bool:
+        raise ClearheadError(f"a pattern counts keys: got a number of {n.dtype}, expected whole numbers.")
     return torch.as_tensor(n, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
 
 

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from clearhead.errors import ClearheadError
+
 _GRAIN = 32
 """Pieces of a tile begin and end at multiples of so many keys."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Runs:
     """What each query may see, as intervals: memory O(T · runs), never T × T.
 
@@ -46,10 +48,8 @@ class Runs:
     def of_mask(cls, mask: Bool[Tensor, "B H Tq Tk"]) -> "Runs":
         """The runs of True in each row of a boolean mask."""
         keys = mask.shape[-1]
-        edge = torch.nn.functional.pad(mask, (1, 1)).int().diff(dim=-1)
-        position = torch.arange(keys + 1, device=mask.device, dtype=torch.int32).expand(edge.shape)
-        width = _most(edge == 1)
-        return cls(_pack(position, edge == 1, keys, width), _pack(position, edge == -1, keys, width), keys)
+        some = max(1, 2**18 // (keys + 1))
+        return cls(*_joined((_edges(rows) for rows in mask.split(some, -2)), keys), keys)
 
     def __and__(self, other: "Runs") -> "Runs":
         return self._combine(other, need=2)
@@ -64,7 +64,13 @@ class Runs:
         return Runs.of(gaps_start, gaps_stop, self.keys)
 
     def _combine(self, other: "Runs", need: int) -> "Runs":
-        shape = torch.broadcast_shapes(self.start.shape[:-1], other.start.shape[:-1])
+        sides = self.start.shape[:-1], other.start.shape[:-1]
+        if any(a != b and 1 not in (a, b) for a, b in zip(*sides, strict=True)):
+            raise ClearheadError(
+                f"two patterns differ over (B, H, Tq): {tuple(sides[0])} and {tuple(sides[1])}; "
+                "expected each to be the same, or 1."
+            )
+        shape = torch.broadcast_shapes(*sides)
         start = torch.cat([r.start.expand(*shape, -1) for r in (self, other)], -1)
         stop = torch.cat([r.stop.expand(*shape, -1) for r in (self, other)], -1)
         return Runs(*_overlap(start, stop, need, self.keys), self.keys)
@@ -73,10 +79,6 @@ class Runs:
     def queries(self) -> int:
         """Tq."""
         return self.start.shape[-2]
-
-    def to(self, device: torch.device) -> "Runs":
-        """The same runs on another device."""
-        return Runs(self.start.to(device), self.stop.to(device), self.keys)
 
     def take(self, rows: Int[Tensor, " rows"]) -> "Runs":
         """The runs of some of the queries."""
@@ -143,11 +145,25 @@ def _overlap(
     """
     some = max(1, 2**18 // start.shape[-1])
     parts = zip(start.split(some, -2), stop.split(some, -2), strict=True)
-    swept = [_sweep(*part, need, keys) for part in parts]
-    width = max(begins.shape[-1] for begins, _ in swept)
-    grown = [[torch.nn.functional.pad(t, (0, width - t.shape[-1]), value=keys) for t in part] for part in swept]
-    begins, ends = (torch.cat(side, -2) for side in zip(*grown, strict=True))
-    return begins, ends
+    return _joined((_sweep(*part, need, keys) for part in parts), keys)
+
+
+def _edges(mask: Bool[Tensor, "B H Tq Tk"]) -> tuple[Int[Tensor, "B H Tq R"], Int[Tensor, "B H Tq R"]]:
+    """Where the runs of True begin and end in each row of a mask."""
+    keys = mask.shape[-1]
+    edge = torch.nn.functional.pad(mask.to(torch.int8), (1, 1)).diff(dim=-1)
+    position = torch.arange(keys + 1, device=mask.device, dtype=torch.int32)
+    width = _most(edge == 1)
+    return _pack(position, edge == 1, keys, width), _pack(position, edge == -1, keys, width)
+
+
+def _joined(parts: Iterator[tuple[Tensor, Tensor]], keys: int) -> tuple[Tensor, Tensor]:
+    """The starts and stops of some rows under those of others, as wide as the widest."""
+    sides = list(zip(*parts, strict=True))
+    width = max(start.shape[-1] for start in sides[0])
+    grown = ([torch.nn.functional.pad(t, (0, width - t.shape[-1]), value=keys) for t in side] for side in sides)
+    start, stop = (torch.cat(side, -2) for side in grown)
+    return start, stop
 
 
 def _sweep(

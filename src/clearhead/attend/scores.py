@@ -121,9 +121,9 @@ NAMED: dict[str, Score] = {"scaled": Scaled(), "dot": Dot()}
 
 def named(score: str | Score) -> Score:
     """The score of this name, or the score itself."""
-    if not isinstance(score, str):
+    if isinstance(score, Score):
         return score
-    if score not in NAMED:
+    if not isinstance(score, str) or score not in NAMED:
         raise ClearheadError(
             f"score: got {score!r}; expected 'scaled' (q · k / √D, the default), 'dot' (q · k), "
             "or a score that carries its weights: Additive(Wq, Wk, v), Multiplicative(W)."

@@ -13,7 +13,7 @@ from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope import words
 from clearhead.scope.summary import Summary
-from clearhead.scope.weights import Weights
+from clearhead.scope.weights import Weights, indices
 
 
 @dataclass(eq=False)
@@ -42,6 +42,8 @@ class Step:
     ids_k: Int[Tensor, "B Tk"] | None
     real: Bool[Tensor, "B Tk"] | None
     """Which keys are no padding, where something was said of padding."""
+    newest: Float[Tensor, "B K 1 D"]
+    """The last key, by which a later step is known to go on from here."""
     summary: Summary | None = None
     call: Call | None = None
     """The call without its keys; None where the statistics alone were kept."""
@@ -120,20 +122,15 @@ class Layer:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         steps = self._only
         Tk = max(step.shape[3] for step in steps)
-        found = [
-            torch.nn.functional.pad(step.weights.rows([row], head, batch), (0, Tk - step.shape[3]))
-            for step, row in (self._find(int(n)) for n in torch.as_tensor(i).reshape(-1))
-        ]
-        return torch.cat(found, -2)
-
-    def _find(self, i: int) -> tuple[Step, int]:
-        row = i
-        for step in self._only:
-            if 0 <= row < step.shape[2]:
-                return step, row
-            row -= step.shape[2]
-        total = sum(step.shape[2] for step in self._only)
-        raise ClearheadError(f"query i: got {i}, but {self.name} had {total} queries, counted from 0.")
+        queries = indices(i, f"query i of {self.name}", sum(step.shape[2] for step in steps))
+        parts, at, start = [], [], 0
+        for step in steps:
+            here = (queries >= start) & (queries < start + step.shape[2])
+            rows = step.weights.rows(queries[here] - start, head, batch)
+            parts.append(torch.nn.functional.pad(rows, (0, Tk - step.shape[3])))
+            at.append(here.nonzero()[:, 0])
+            start += step.shape[2]
+        return torch.cat(parts, -2)[..., torch.cat(at).argsort(), :]
 
     def top(self, k: int, share: float = 1.0) -> tuple[Int[Tensor, "B H T n"], Float[Tensor, "B H T n"]]:
         """The k heaviest keys of each query and their weights, as `Weights.top`."""

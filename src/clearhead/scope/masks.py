@@ -22,9 +22,10 @@ class MaskReader:
     def read(self, mask: Tensor, Tq: int, Tk: int) -> tuple[Pattern | None, Bias | None]:
         """The pattern (None: all is visible) and the bias (None: nothing is added) that a mask stands for.
 
-        A boolean mask is a pattern, True = may attend. A float mask hides where it is −inf or as low as a
-        type's half range; what it adds elsewhere is a bias, kept as a table where it depends on the distance
-        j − i alone (T5, ALiBi), and else as it came.
+        A boolean mask is a pattern, True = may attend. A float mask hides where it is −inf, as low as a type's
+        half range, or 10,000 below the highest of its row, as older models write it: the weight there is 0.
+        What it adds elsewhere is a bias, kept as a table where it depends on the distance j − i alone (T5,
+        ALiBi), and else as it came.
         """
         key = (mask.data_ptr(), mask.shape, mask.stride(), mask.dtype, mask._version, Tq, Tk)
         if key != self._key:
@@ -39,7 +40,7 @@ def _read(mask: Tensor, Tq: int, Tk: int) -> tuple[Pattern | None, Bias | None]:
     mask = mask[(None,) * (4 - mask.dim())]
     if mask.dtype == torch.bool:
         return (None if bool(mask.all()) else where(mask)), None
-    hidden = mask <= torch.finfo(mask.dtype).min / 2
+    hidden = (mask <= torch.finfo(mask.dtype).min / 2) | (mask <= mask.amax(-1, keepdim=True) - 9_999)
     pattern = where(~hidden) if bool(hidden.any()) else None
     if not bool((mask.masked_fill(hidden, 0) != 0).any()):
         return pattern, None

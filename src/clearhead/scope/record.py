@@ -34,6 +34,8 @@ class Record:
     """
 
     def __init__(self, tokenizer: words.Tokenizer | None = None, *, keep: Keep = "qk", values: bool = False):
+        if keep not in ("qk", "statistics"):
+            raise ClearheadError(f"keep: got {keep!r}, expected 'qk' or 'statistics'.")
         self.tokenizer = tokenizer
         self.keep = keep
         self.values = values
@@ -110,17 +112,23 @@ class Record:
             self._self_check(sighting, replace(call, v=v))
         layer = self._layer(sighting)
         B, H, Tq, Tk = *call.q.shape[:3], call.k.shape[2]
-        step = Step(statistics, (B, H, Tq, Tk), sighting.ids_q, sighting.ids_k, None)
-        continues = _continues(layer, call)
-        step.real = _real_keys(sighting.valid, layer.sequences[-1][-1] if continues else None, Tk)
-        step.call, step.keys = replace(call, k=call.k[:, :, :0], v=call.k[:, :, :0]), Keys(call.k)
-        if continues:
-            before = layer.sequences[-1][-1].keys
-            if before is not None and before.grow(call.k):
-                step.keys = before
-            layer.sequences[-1].append(step)
-        else:
-            layer.sequences.append([step])
+        sequence = _continued(layer, call)
+        before = sequence[-1] if sequence else None
+        step = Step(
+            statistics=statistics,
+            shape=(B, H, Tq, Tk),
+            ids_q=sighting.ids_q,
+            ids_k=sighting.ids_k,
+            real=_real_keys(sighting.valid, before, Tk),
+            newest=call.k[:, :, -1:].clone(),
+            call=replace(call, k=call.k[:, :, :0], v=call.k[:, :, :0]),
+            keys=Keys(call.k),
+        )
+        if before is not None and before.keys is not None and before.keys.grow(call.k):
+            step.keys = before.keys
+        sequence.append(step)
+        if before is None:
+            layer.sequences.append(sequence)
         if self.keep == "statistics":
             step.summary = summarise(step, layer.kind, self.tokenizer)
             step.call = step.keys = None
@@ -196,14 +204,21 @@ class Record:
         return self._layers[name]
 
 
-def _continues(layer: Layer, call: Call) -> bool:
-    """Whether a call goes on with the layer's last sequence: it looks back at tokens that were seen before."""
-    if not layer.sequences:
-        return False
-    last = layer.sequences[-1][-1]
-    if layer.kind == "cross":
-        return last.keys is not None and torch.equal(last.keys.whole, call.k)
-    return call.past > 0 and call.k.shape[0] == last.shape[0]
+def _continued(layer: Layer, call: Call) -> list[Step]:
+    """The sequence that a call goes on with, or a new one.
+
+    It is the one whose newest key the call looks back at, whichever texts were read in between. A batch of
+    beams may come in another order.
+    """
+    back = call.past if layer.kind == "self" else call.k.shape[2]
+    if back > 0:
+        newest = call.k[:, None, :, back - 1 : back]
+        for sequence in reversed(layer.sequences):
+            known = sequence[-1].newest
+            same = known.shape[1:] == newest.shape[2:] and (newest == known).flatten(2).all(-1).any(1).all()
+            if same and (layer.kind == "self" or sequence[-1].shape[3] == back):
+                return sequence
+    return []
 
 
 def _real_keys(valid: Tensor | None, before: Step | None, Tk: int) -> Tensor | None:

@@ -89,10 +89,9 @@ class Weights:
     def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         B, H, Tq, Tk = self.shape
-        i = torch.as_tensor(i).reshape(-1)
-        _check_index("query i", i, Tq)
-        _check_index("head", torch.as_tensor([] if head is None else [head]), H)
-        _check_index("batch", torch.as_tensor([batch]), B)
+        i = indices(i, "query i", Tq)
+        indices([] if head is None else head, "head", H)
+        indices(batch, "batch", B)
         _, w, _ = reference.softmax(self.call.take(i.to(self.call.q.device)))
         return w[batch] if head is None else w[batch, head]
 
@@ -139,7 +138,7 @@ class Weights:
                 f"toward: got targets of shape {tuple(targets.shape)}, expected one key a query, (Tq,) = ({Tq},) "
                 f"or (B, Tq) = ({B}, {Tq})."
             )
-        _check_index("target", targets.clamp(min=0), Tk)
+        indices(targets.clamp(min=0), "target", Tk)
         i = torch.arange(Tq, device=self.call.q.device)
         w = torch.stack([self.at(i, row.clamp(min=0), b) for b, row in enumerate(targets.expand(B, Tq))])
         return w.masked_fill((targets < 0).expand(B, Tq)[:, None], 0)
@@ -201,8 +200,10 @@ class Weights:
         one cell a pair. One pass over the region's scores; nothing larger than a tile and the picture is held.
         """
         _, _, Tq, Tk = self.shape
-        top, bottom, _ = (rows or slice(None)).indices(Tq)
-        left, right, _ = (columns or slice(None)).indices(Tk)
+        top, bottom, down = (rows or slice(None)).indices(Tq)
+        left, right, across = (columns or slice(None)).indices(Tk)
+        if (down, across) != (1, 1):
+            raise ClearheadError(f"map: the region rows={rows}, columns={columns} has a step; expected slices without.")
         if bottom <= top or right <= left or min(size) < 1:
             raise ClearheadError(
                 f"map: the region rows={rows}, columns={columns} of Tq = {Tq}, Tk = {Tk}, at size {size}, is empty."
@@ -226,7 +227,13 @@ class Weights:
         return picture / area
 
 
-def _check_index(what: str, index: Tensor, size: int) -> None:
-    wrong = [int(x) for x in index.flatten() if not -size <= x < size]
-    if wrong:
-        raise ClearheadError(f"{what}: got {wrong[0]}, but there are {size}, counted from 0.")
+def indices(i: int | Sequence[int] | Tensor, what: str, size: int) -> Int[Tensor, " n"]:
+    """These indices from 0 to size − 1, negative ones counted from the end."""
+    i = torch.as_tensor(i)
+    if i.numel() and (i.is_floating_point() or i.dtype == torch.bool):
+        raise ClearheadError(f"{what}: got {i.dtype}, expected whole numbers.")
+    i = i.long().reshape(-1)
+    wrong = i[(i < -size) | (i >= size)]
+    if len(wrong):
+        raise ClearheadError(f"{what}: got {int(wrong[0])}, but there are {size}, counted from 0.")
+    return i % max(size, 1)
