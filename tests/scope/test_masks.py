@@ -23,7 +23,7 @@ def test_a_mask_that_hides_nothing_is_no_pattern():
     assert read(torch.zeros(1, 1, 6, 9)) == (None, None)
 
 
-@pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min, -1e9, -1e4])
 def test_a_float_mask_hides_where_it_is_very_low(low):
     pattern, bias = read(torch.zeros(1, 1, 6, 9).masked_fill(~VISIBLE, low))
     assert torch.equal(pattern.dense(6, 9), VISIBLE) and bias is None

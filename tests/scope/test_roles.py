@@ -42,8 +42,7 @@ def test_a_role_names_the_pairs_of_its_definition(role, pattern, ids, queries):
     tokens = torch.tensor(ids)
     runs = pattern.runs(Tq, T)
     text = Text(tokens, torch.ones(T, dtype=torch.bool), tokens == COMMA, T - Tq, runs)
-    i, j = ROLES[role](text)
-    found = sorted(zip(i.tolist(), j.tolist(), strict=True))
+    found = sorted(pair for i, j in ROLES[role](text) for pair in zip(i.tolist(), j.tolist(), strict=True))
     mask = runs.dense()[0, 0].tolist()
     expected = sorted((i, j) for i in range(T - Tq, T) for j in plainly(role, ids, i, mask[i - T + Tq]))
     assert found == expected
@@ -97,3 +96,12 @@ def test_summaries_add_up_over_texts():
         apart += Summary.of(Weights(q[b : b + 1], k[b : b + 1], pattern=causal()), ids[b : b + 1], None, {0}, None)
     for one, other in zip(together.rows(3), apart.rows(3), strict=True):
         assert one == pytest.approx(other, rel=1e-9, nan_ok=True)
+
+
+def test_a_text_of_one_repeated_token_is_read_some_pairs_at_a_time(monkeypatch):
+    monkeypatch.setattr("clearhead.scope.roles.PAIRS_AT_A_TIME", 30)
+    ids = torch.zeros(20, dtype=torch.int64)
+    text = Text(ids, torch.ones(20, dtype=torch.bool), None, 0, causal().runs(20, 20))
+    batches = list(ROLES["duplicate_token"](text))
+    assert max(len(i) for i, _ in batches) <= 30
+    assert sum(len(i) for i, _ in batches) == 20 * 19 // 2

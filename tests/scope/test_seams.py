@@ -302,3 +302,24 @@ def test_a_generation_is_watched_step_by_step(name, cache, zoo, see, weights_of)
         assert ours.shape[3] <= end  # a window's cache drops its oldest keys
         assert theirs[..., : end - ours.shape[3]].eq(0).all()
         torch.testing.assert_close(ours, theirs[..., end - ours.shape[3] :], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [4, 6, 8])
+def test_three_axes_with_time_first_are_heads_of_a_batch(T, see):
+    """As fairseq lays them out: (T, B, E) in, (B · H, T, D) to PyTorch's function."""
+
+    class Attention(nn.Module):
+        num_heads = 4
+
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Linear(8, 24)
+
+        def forward(self, x):
+            q, k, v = self.project(x).unflatten(-1, (3, 4, 2)).unbind(2)
+            return F.scaled_dot_product_attention(*(t.flatten(1, 2).transpose(0, 1) for t in (q, k, v)))
+
+    model = Attention()
+    with see(model) as seen:
+        model(torch.randn(T, 2, 8))
+    assert [s.q.shape for s in seen] == [(2, 4, T, 2)]

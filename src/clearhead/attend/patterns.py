@@ -59,13 +59,14 @@ class window(Pattern):
     align: Align
 
     def __init__(self, left: int | None, right: int | Literal["none"] | None = "none", align: Align = "end"):
+        for side in (left, right):
+            if not (isinstance(side, int) or side in (None, "none")):
+                raise ClearheadError(f"window: got {side!r}, expected whole numbers of keys, or None for no end.")
         if right == "none":
             if left is None or left < 1:
                 raise ClearheadError(f"window({left}) counts the query itself, so it must be at least 1.")
             left, right = left - 1, 0
         for side in (left, right):
-            if side is not None and not isinstance(side, int):
-                raise ClearheadError(f"window: got {side!r}, expected whole numbers of keys, or None for no end.")
             if side is not None and side < 0:
                 raise ClearheadError(f"window({left}, {right}): a side counts keys, so it can't be negative.")
         object.__setattr__(self, "left", left)
@@ -201,6 +202,14 @@ class blocks(Pattern):
     matrix: Bool[Tensor, "*heads n n"]
     size: int
 
+    def __post_init__(self) -> None:
+        shape = tuple(self.matrix.shape)
+        if self.matrix.dtype != torch.bool or shape[-2:-1] != shape[-1:] or self.size < 1:
+            raise ClearheadError(
+                f"blocks: got a matrix of {self.matrix.dtype}, shape {shape}, and blocks of {self.size}; "
+                "expected torch.bool, as many rows as columns, and blocks of at least 1."
+            )
+
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         n = self.matrix.shape[-1]
         if n * self.size < Tk or Tq > Tk:
@@ -235,6 +244,8 @@ class global_tokens(Pattern):
 
 def longformer(width: int, tokens: tuple[int, ...] = (0,)) -> Pattern:
     """Longformer: `width` keys around each query, half to each side, and global tokens. Beltagy et al. 2020."""
+    if width < 0:
+        raise ClearheadError(f"longformer: got a width of {width} keys, expected at least 0.")
     return window(width // 2, width // 2) | global_tokens(tokens)
 
 
@@ -251,6 +262,10 @@ class bigbird(Pattern):
     ends: int = 1
     random: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or min(self.around, self.ends, self.random) < 0:
+            raise ClearheadError(f"{self!r}: size must be at least 1, and around, ends and random at least 0.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         block = _positions(Tq, Tk, "end", device) // self.size

@@ -73,7 +73,7 @@ class Frame:
     @property
     def heads(self) -> int | None:
         """H, as the module or its configuration says it."""
-        for source in (self.module, getattr(self.module, "config", None)):
+        for source in (self.module, getattr(self.module, "config", None), getattr(self.module, "cfg", None)):
             for attribute in ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "heads"):
                 heads = getattr(source, attribute, None)
                 if isinstance(heads, int):

@@ -19,7 +19,7 @@ weight on "the tokens which preceded the same token in earlier repeats"; most so
 `induction`, means the one that came after it, which is what the head copies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,26 +48,28 @@ class Text:
         return torch.arange(self.past, len(self.ids), device=self.ids.device)
 
 
-Pairs = tuple[Tensor, Tensor]
-"""Positions (i, j), each pair once: query at i, its target at j."""
+Pairs = Iterator[tuple[Tensor, Tensor]]
+"""Positions (i, j), query at i, its target at j, each pair once: some at a time, for repeats can be many."""
+
+PAIRS_AT_A_TIME = 2**16
 
 
 def previous_token(text: Text) -> Pairs:
     """j = i − 1."""
     i = text.positions[text.positions > 0]
-    return i, i - 1
+    yield i, i - 1
 
 
 def first_token(text: Text) -> Pairs:
     """j is the first token that is no padding; it is no target of its own."""
     start = int(text.real.int().argmax())
     i = text.positions[text.positions > start]
-    return i, torch.full_like(i, start)
+    yield i, torch.full_like(i, start)
 
 
 def self_token(text: Text) -> Pairs:
     """j = i."""
-    return text.positions, text.positions
+    yield text.positions, text.positions
 
 
 def duplicate_token(text: Text) -> Pairs:
@@ -76,33 +78,35 @@ def duplicate_token(text: Text) -> Pairs:
     order = ids.argsort(stable=True)  # same tokens side by side, in the order of the text
     token = ids[order]
     most = int(token.unique_consecutive(return_counts=True)[1].max()) if len(ids) else 0
-    later, earlier = [order[:0]], [order[:0]]
-    for lag in range(1, most):
-        same = token[lag:] == token[:-lag]
-        later.append(order[lag:][same])
-        earlier.append(order[:-lag][same])
-    i, j = torch.cat(later), torch.cat(earlier)
-    ours = (i >= text.past) & text.real[i]
-    return i[ours], j[ours]
+    lags = max(1, PAIRS_AT_A_TIME // max(len(ids), 1))
+    for start in range(1, most, lags):
+        later, earlier = [], []
+        for lag in range(start, min(start + lags, most)):
+            same = token[lag:] == token[:-lag]
+            later.append(order[lag:][same])
+            earlier.append(order[:-lag][same])
+        i, j = torch.cat(later), torch.cat(earlier)
+        ours = (i >= text.past) & text.real[i]
+        yield i[ours], j[ours]
 
 
 def induction(text: Text) -> Pairs:
     """j − 1 < i − 1 with the same token at j − 1 as at i: what followed it the last times."""
-    i, earlier = duplicate_token(text)
-    after = earlier + 1 < i  # of "the the", the second is not its own successor's target
-    return i[after], earlier[after] + 1
+    for i, earlier in duplicate_token(text):
+        after = earlier + 1 < i  # of "the the", the second is not its own successor's target
+        yield i[after], earlier[after] + 1
 
 
 def induction_before(text: Text) -> Pairs:
     """The same token at j + 1 as at i: Olsson et al.'s words."""
-    i, earlier = duplicate_token(text)
-    return i[earlier > 0], earlier[earlier > 0] - 1
+    for i, earlier in duplicate_token(text):
+        yield i[earlier > 0], earlier[earlier > 0] - 1
 
 
 def delimiter(text: Text) -> Pairs:
     """j ≠ i is the nearest delimiter that i may see, before it if two are as near."""
     if text.delimiter is None or not bool(text.delimiter.any()):
-        return text.positions[:0], text.positions[:0]
+        return
     marks = text.delimiter.nonzero()[:, 0]
     i = text.positions
     at = torch.searchsorted(marks, i)
@@ -115,7 +119,7 @@ def delimiter(text: Text) -> Pairs:
     has_before, has_after = seen(before, at > 0), seen(after, following < len(marks))
     ahead = has_after & (~has_before | (after - i < i - before))
     found = has_before | has_after
-    return i[found], torch.where(ahead, after, before)[found]
+    yield i[found], torch.where(ahead, after, before)[found]
 
 
 ROLES: dict[str, Callable[[Text], Pairs]] = {

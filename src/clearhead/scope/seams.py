@@ -156,8 +156,12 @@ class Seams(TorchFunctionMode):
                 mask = mask.reshape(mask.shape[0], q.shape[1], 1, -1)
             out = out.reshape(out.shape[0], q.shape[1], q.shape[2], -1)
         elif query.ndim < 4:
-            B, _ = self._attention.sequence or (1, 0)
-            B = B if B and len(query) % B == 0 else 1
+            heads = self._attention.heads
+            B, T = self._attention.sequence or (1, 0)
+            if heads and len(query) % heads == 0:
+                B = len(query) // heads  # which says more than a sequence, that may be (T, B, E)
+            elif not B or len(query) % B or T != query.shape[1]:
+                B = 1
             q, k, v, out = (_four(x, B) for x in (q, k, v, out))
             mask = None if mask is None else _four(mask, B)
         self._note(

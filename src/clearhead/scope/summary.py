@@ -73,14 +73,14 @@ class Summary:
         H = weights.shape[1]
         visible = weights.statistics.visible[b].double()
         for role, targets in ROLES.items():
-            i, j = targets(text)
-            row = i - text.past
-            keep = counted[row] & text.real[j]
-            row, j = row[keep], j[keep]
-            sees = text.runs.sees(row, j)[0].expand(H, -1).double()
-            scored = weights.at(row, j, b).double()
-            on_targets = visible.new_zeros(H, len(counted)).index_add_(1, row, scored)
-            targets_seen = torch.zeros_like(on_targets).index_add_(1, row, sees)
+            on_targets = visible.new_zeros(H, len(counted))
+            targets_seen = torch.zeros_like(on_targets)
+            for i, j in targets(text):
+                row = i - text.past
+                keep = counted[row] & text.real[j]
+                row, j = row[keep], j[keep]
+                on_targets.index_add_(1, row, weights.at(row, j, b).double())
+                targets_seen.index_add_(1, row, text.runs.sees(row, j)[0].expand(H, -1).double())
             # Heads of one layer may see different keys; a query counts where every head sees a target.
             with_target = (targets_seen > 0).all(0)
             self._add(role, on_targets[:, with_target])

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
+from clearhead.errors import ClearheadError
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Keep, Record
 from clearhead.scope.watch import Watch
+from clearhead.scope.weights import indices
 from clearhead.scope.words import Tokenizer
 from clearhead.view import page
 from clearhead.view.payload import LayerView
@@ -36,6 +38,8 @@ class Seen(Record):
         the weight that is. `title` is the beginning of the text unless given; `facts` are shown beside it. If
         the model read several texts, `sequence` and `batch` choose one.
         """
+        if not self.layers:
+            raise ClearheadError("page: nothing was seen yet; run the model in the with block first.")
         views = [_view(layer.sequence(sequence), most, batch) for layer in self.layers]
         about = {
             **(facts or {}),
@@ -54,6 +58,7 @@ class Seen(Record):
 
 
 def _view(layer: Layer, most: int, batch: int) -> LayerView:
+    indices(batch, "batch", layer.steps[0].shape[0])
     keys, weights = layer.top(most, SHARE)
     return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
 
