@@ -9,7 +9,7 @@ export TEXT ?= It was the best of times, it was the worst of times, it was the a
 	foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, \
 	it was the season of Darkness, it was the spring of hope, it was the winter of despair.
 
-.PHONY: help look picture test test-all check format clean
+.PHONY: help look picture test test-all bench check format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,6 +25,9 @@ test: $(READY)  ## the tests, without the slow ones
 
 test-all: $(READY)  ## every test
 	$(BIN)/pytest
+
+bench: $(READY)  ## attention() beside PyTorch's own, as ratios measured in the same run
+	$(BIN)/python benchmarks/attention.py
 
 check: $(READY)  ## lint, format and types, of the page's scripts too where there is Node.js
 	$(BIN)/ruff check
