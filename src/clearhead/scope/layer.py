@@ -123,14 +123,15 @@ class Layer:
         steps = self._only
         Tk = max(step.shape[3] for step in steps)
         queries = indices(i, f"query i of {self.name}", sum(step.shape[2] for step in steps))
-        parts, at, start = [], [], 0
+        parts, at, start = [steps[0].weights.rows([], head, batch)], [], 0
         for step in steps:
-            here = (queries >= start) & (queries < start + step.shape[2])
-            rows = step.weights.rows(queries[here] - start, head, batch)
-            parts.append(torch.nn.functional.pad(rows, (0, Tk - step.shape[3])))
-            at.append(here.nonzero()[:, 0])
+            here = ((queries >= start) & (queries < start + step.shape[2])).nonzero()[:, 0]
+            at.append(here)
+            if len(here):
+                parts.append(step.weights.rows(queries[here] - start, head, batch))
             start += step.shape[2]
-        return torch.cat(parts, -2)[..., torch.cat(at).argsort(), :]
+        wide = [torch.nn.functional.pad(rows, (0, Tk - rows.shape[-1])) for rows in parts]
+        return torch.cat(wide, -2)[..., torch.cat(at).argsort(), :]
 
     def top(self, k: int, share: float = 1.0) -> tuple[Int[Tensor, "B H T n"], Float[Tensor, "B H T n"]]:
         """The k heaviest keys of each query and their weights, as `Weights.top`."""
