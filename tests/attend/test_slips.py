@@ -65,3 +65,19 @@ def test_rows_whose_scores_are_all_hugely_low_are_exact(low, T):
     torch.testing.assert_close(weights.received()[0], whole.sum(-2), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(weights.top(3)[1][0], whole.topk(3).values, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(weights.toward(torch.zeros(T, dtype=torch.int64))[0], whole[..., 0])
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("backend", ["reference", "tiled"])
+def test_a_hidden_key_whose_scores_overflow_leaves_gradients_untouched(backend, softcap):
+    q, k, v = (100 * torch.randn(1, 1, 4, 8) for _ in range(3))
+    grads = []
+    for hidden in (0.0, 1e38):
+        k = k.clone()
+        k[:, :, 3] = hidden
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        pattern = ch.padding(torch.tensor([3]))
+        out = ch.attention(*leaves, pattern=pattern, softcap=softcap, backend=backend)
+        grads.append(torch.autograd.grad(out.square().sum(), leaves))
+    for clean, dirty in zip(*grads, strict=True):
+        torch.testing.assert_close(dirty, clean)

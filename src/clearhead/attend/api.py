@@ -1,5 +1,6 @@
 """attention(): the one call, its arguments checked, its backend chosen."""
 
+from math import isfinite
 from numbers import Real
 from typing import Any, Literal, overload
 
@@ -224,10 +225,13 @@ def _pattern(pattern: Pattern | None, bias: Bias | None) -> Pattern:
     return full() if pattern is None else pattern
 
 
-def _known_finite(*tensors: Tensor) -> bool:
+def _known_finite(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether all three, and q · k, hold finite numbers only."""
     if torch.compiler.is_compiling():
         return False
     try:
-        return all(bool(x.isfinite().all()) for x in tensors)
+        largest_q, largest_k, largest_v = (float(x.detach().abs().amax()) if x.numel() else 0.0 for x in (q, k, v))
     except RuntimeError:  # under vmap no value can be looked at
         return False
+    product = largest_q * largest_k * max(q.shape[-1], 1)
+    return product < torch.finfo(torch.float32).max and isfinite(largest_v)

@@ -32,7 +32,7 @@ class Call:
     softcap: float | None
     dropout: float
     finite: bool
-    """Whether q, k and v are known to hold no NaN and no Inf, so that nothing can leak from under the mask."""
+    """Whether q, k, v and q kᵀ are known to hold no NaN and no Inf, so that nothing can leak from under the mask."""
     queries: Int[Tensor, " Tq"]
     """Which query rows of the whole call these are: all, or those that `take` took."""
     past: int
@@ -72,17 +72,17 @@ class Call:
     ) -> Float[Tensor, "*B H m n"]:
         """The part of the scores that q and k make: softcap(scale · score(q, k))."""
         if self.finite:
-            return self._content(q, k, *score_weights)
-        # A hidden key's zero gradient times its NaN would be NaN. So the bad rows of q and k are cut out of
-        # the graph, and their scores, NaN or Inf, are put in as constants.
+            return self._capped(self.score(q, k, *score_weights) * self.scale)
+        # A hidden key's zero gradient times its NaN would be NaN. So the bad rows of q and k, and the scores that
+        # overflow, are cut out of the graph, and what comes of them, NaN or Inf, is put in as a constant.
         good_q, good_k = _finite_rows(q), _finite_rows(k)
-        clean = self._content(q.masked_fill(~good_q, 0), k.masked_fill(~good_k, 0), *score_weights)
-        raw = self._content(q.detach(), k.detach(), *(w.detach() for w in score_weights))
+        raw = self.score(q.detach(), k.detach(), *(w.detach() for w in score_weights)) * self.scale
         group = q.shape[-3] // k.shape[-3]
-        return torch.where(good_q & good_k.mT.repeat_interleave(group, -3), clean, raw)
+        good = good_q & good_k.mT.repeat_interleave(group, -3) & raw.isfinite()
+        clean = self.score(q.masked_fill(~good_q, 0), k.masked_fill(~good_k, 0), *score_weights) * self.scale
+        return torch.where(good, self._capped(torch.where(good, clean, 0)), self._capped(raw))
 
-    def _content(self, q: Tensor, k: Tensor, *score_weights: Tensor) -> Tensor:
-        s = self.score(q, k, *score_weights) * self.scale
+    def _capped(self, s: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return s if self.softcap is None else self.softcap * torch.tanh(s / self.softcap)
 
     def scores(self, rows: slice, columns: slice) -> Float[Tensor, "B H m n"]:

@@ -55,7 +55,7 @@ def _by_distance(mask: Tensor, hidden: Tensor, Tq: int, Tk: int) -> relative | N
     entry = (torch.arange(Tk) - torch.arange(Tq)[:, None] + Tq - 1).to(mask.device).expand(mask.shape[0], -1, -1)
     tables = []
     for head in range(mask.shape[1]):
-        seen = ~hidden[:, head if hidden.shape[1] > 1 else 0]
+        seen = ~hidden[:, head]
         at, values = entry[seen], mask[:, head][seen]
         table = mask.new_zeros(distances).index_put((at,), values)
         if not torch.equal(table[at], values):
