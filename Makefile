@@ -3,35 +3,65 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NATIVE := build/native/.built
+PEERS := .venv/.peers
+SANITIZED := build/sanitize/.built
+KERNELS := $(wildcard src/clearhead/kernels/*.h src/clearhead/kernels/*.cpp)
 
 # What `make look` looks at: a sentence that repeats itself, so that heads which look for repeats show.
 export TEXT ?= It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of \
 	foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, \
 	it was the season of Darkness, it was the spring of hope, it was the winter of despair.
 
-.PHONY: help look picture test test-all bench check format clean
+.PHONY: help native look picture test test-all bench sanitize race check format clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-look: $(READY)  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
+native: $(NATIVE)  ## the C++ core, built again where it changed
+
+look: $(NATIVE)  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
 	$(BIN)/clearhead look "$$TEXT"
 
 picture: look  ## the README's picture of look.html, taken again; needs Chromium and its driver
 	$(BIN)/python docs/picture.py look.html docs/look.png 'theme=light&layer=17&head=5&by=induction&query=24'
 
-test: $(READY)  ## the tests, without the slow ones
+test: $(NATIVE)  ## the tests, without the slow ones
 	$(BIN)/pytest -m "not slow"
 
-test-all: $(READY)  ## every test
+test-all: $(NATIVE)  ## every test
 	$(BIN)/pytest
 
-bench: $(READY)  ## attention() beside PyTorch's own, as ratios measured in the same run
-	$(BIN)/python benchmarks/attention.py
+bench: $(NATIVE) $(PEERS)  ## Clearhead beside its peers: medians, goals, accuracy  (OPTIONS="--quick", "--plot --report")
+	$(BIN)/python -m benchmarks $(OPTIONS)
+
+# PyTorch's exceptions need libstdc++ to be there before the sanitizer.
+PRELOAD = $(shell g++ -print-file-name=libasan.so) $(shell g++ -print-file-name=libstdc++.so)
+
+sanitize: $(SANITIZED)  ## the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		CLEARHEAD_NATIVE=$(CURDIR)/build/sanitize/libclearhead_kernels.so \
+		$(BIN)/pytest tests/kernels -m "not slow" --capture=sys -p no:cacheprovider
+
+race: build/race/race  ## forward and backward on four threads under ThreadSanitizer
+	build/race/race
+
+RACE := -std=gnu++20 -O1 -g -fsanitize=thread
+build/race/race: tests/kernels/race.cpp $(KERNELS)
+	mkdir -p build/race
+	g++ $(RACE) -fopenmp -DISA=here -mavx2 -mfma -mf16c -w -ffp-contract=fast -fno-math-errno -fno-trapping-math \
+		-fno-exceptions -fno-rtti -c src/clearhead/kernels/kernels.cpp -o build/race/kernels.o
+	g++ $(RACE) -Wall -Wextra tests/kernels/race.cpp build/race/kernels.o -o $@
+
+# Vectors are filled lane by lane, which it takes for the use of what was never set.
+CPPCHECK := --quiet --error-exitcode=1 --std=c++20 --enable=warning,performance,portability -DISA=baseline \
+	--suppress=uninitvar --suppress=uninitMemberVar --suppress=uninitMemberVarNoCtor
 
 check: $(READY)  ## lint, format and types, of the page's scripts too where there is Node.js
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS) benchmarks/peak.cpp tests/kernels/race.cpp
+	$(BIN)/cppcheck $(CPPCHECK) src/clearhead/kernels/dispatch.cpp src/clearhead/kernels/kernels.cpp
 	$(BIN)/mypy
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory check-page; \
 	else echo "No npm on this machine: the types of the page's scripts (src/clearhead/view/web) go unchecked."; fi
@@ -43,9 +73,10 @@ check-page: node_modules/.package-lock.json
 format: $(READY)  ## mend what `make check` would say of layout and imports
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(KERNELS) benchmarks/peak.cpp tests/kernels/race.cpp
 
 clean:  ## remove what the targets above made, .venv included
-	rm -rf .venv node_modules build dist look.html .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv node_modules build dist src/clearhead/kernels/libclearhead_kernels.* look.html .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -r {} +
 
 # The stamp is written last, and renewed when a lock file or pyproject.toml is newer.
@@ -57,6 +88,23 @@ $(READY): requirements.lock requirements-no-deps.lock pyproject.toml
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-no-deps.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(PEERS): requirements-bench.lock $(READY)
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-bench.lock
+	@touch $@
+
+# The library is built beside its sources, where an installed one lies too. Without a compiler none is, and it says so.
+$(NATIVE): $(READY) CMakeLists.txt $(KERNELS)
+	$(BIN)/cmake -S . -B build/native -G Ninja --log-level=WARNING \
+		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/src/clearhead/kernels
+	$(BIN)/cmake --build build/native
+	@touch $@
+
+$(SANITIZED): $(READY) CMakeLists.txt $(KERNELS)
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja --log-level=WARNING \
+		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCLEARHEAD_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize
 	@touch $@
 
 node_modules/.package-lock.json: package.json package-lock.json

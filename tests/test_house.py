@@ -19,6 +19,7 @@ BELOW = {
     "nn": {"attend", "errors"},
     "models": {"nn", "attend", "errors"},
     "scope": {"attend", "errors"},
+    "transformers": {"scope", "attend", "errors"},
     "view": {"scope", "attend", "errors"},
     "cli": {"view", "scope", "models", "nn", "attend", "errors"},
     "__main__": {"cli"},

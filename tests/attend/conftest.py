@@ -1,5 +1,6 @@
 """What the tests of attention share: every backend, a plain float64 attention, and random calls."""
 
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,74 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import clearhead as ch
+from clearhead.attend import library
+from clearhead.attend.api import FLOATS, checked
 from clearhead.attend.backends import BACKENDS
+
+
+def takes(backend: str, dtype: torch.dtype = torch.float32, **options: Any) -> bool:
+    """Whether a backend does a call of this type and these options; native is asked of its kernels, built or not."""
+    x = torch.zeros(1, 1, 1, 1, dtype=dtype)
+    return BACKENDS[backend].refuses(checked(x, x, x, **options)) in (None, library.missing())
 
 
 @pytest.fixture(scope="session", params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return built(request.param)
+
+
+@pytest.fixture(params=[(b, dtype) for b in sorted(BACKENDS) for dtype in FLOATS if takes(b, dtype)], ids=str)
+def typed(request: pytest.FixtureRequest) -> tuple[str, torch.dtype]:
+    """A backend and a type that it takes."""
+    name, dtype = request.param
+    return built(name), dtype
+
+
+@pytest.fixture(scope="session", params=[b for b in sorted(BACKENDS) if takes(b, torch.float64)])
+def precise(request: pytest.FixtureRequest) -> str:
+    """A backend that computes in float64, in which finite differences mean something."""
+    return built(request.param)
+
+
+@pytest.fixture(
+    scope="session", params=[b for b in sorted(BACKENDS) if takes(b, score=ch.Multiplicative(torch.eye(1)))]
+)
+def scoring(request: pytest.FixtureRequest) -> str:
+    """A backend that takes other scores than the dot product."""
+    return built(request.param)
+
+
+def built(name: str) -> str:
+    """A backend's name, if it is here; CI has them all."""
+    said = library.missing()
+    if name == "native" and said:
+        pytest.fail(said) if "CI" in os.environ else pytest.skip(said)
+    return name
+
+
+@pytest.fixture(scope="session")
+def dtype(backend: str) -> torch.dtype:
+    """The most precise type that the backend computes in."""
+    return torch.float64 if takes(backend, torch.float64) else torch.float32
+
+
+def assert_near(ours: Tensor, expected: Tensor, scores: Tensor | float = 4.0, times: float = 1.0) -> None:
+    """Float64 to PyTorch's own tolerance; float32, against an expected in float64, to some roundings of the scores.
+
+    A score s that is rounded moves its weight by a factor 1 ± |s| ε. Sums of many terms need `times` as much.
+    """
+    if ours.dtype == torch.float64:
+        torch.testing.assert_close(ours, expected)
+        return
+    s = torch.as_tensor(scores, dtype=torch.float64)
+    largest = float(s[s.isfinite()].abs().max()) if s.isfinite().any() else 0.0
+    tolerance = 16 * torch.finfo(torch.float32).eps * (1 + largest) * times
+    torch.testing.assert_close(ours.double(), expected.double(), atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="session")
+def near() -> Any:
+    return assert_near
 
 
 def plain_attention(
@@ -87,15 +150,15 @@ def random_mask(seed: int, B: int, Tq: int, Tk: int) -> Tensor:
 
 
 @st.composite
-def random_calls(draw: Any) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any], dict[str, Any]]:
-    """(q, k, v) in float64, the options of `attention` and the same options for `plain_attention`."""
+def random_calls(draw: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any], dict[str, Any]]:
+    """(q, k, v) of a type, the options of `attention` and the same options for `plain_attention`."""
     B, K, G = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
     Tq, Tk = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     D, Dv, H = draw(st.integers(1, 4)), draw(st.integers(1, 4)), K * G
     g = torch.Generator().manual_seed(draw(st.integers(0, 999)))
 
     def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
+        return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
 
     i, j = torch.arange(Tq)[:, None] + Tk - Tq, torch.arange(Tk)
     pattern = draw(random_patterns(Tq, Tk, B))
@@ -122,8 +185,9 @@ def random_calls(draw: Any) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, An
 
 
 @pytest.fixture(scope="session")
-def calls() -> st.SearchStrategy[Any]:
-    return random_calls()
+def calls(dtype: torch.dtype) -> st.SearchStrategy[Any]:
+    """Of the type that the backend computes in."""
+    return random_calls(dtype)
 
 
 @pytest.fixture

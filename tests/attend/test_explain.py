@@ -7,9 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import clearhead as ch
+from clearhead.attend import library
 from clearhead.attend.backends import BACKENDS
 
 WINDOW = ch.causal() & ch.window(64)
+NOT_NATIVE = library.missing() or "its kernels compute in float32, and q is torch.float64"
 
 
 def qkv(T: int = 512, **kind: Any) -> tuple[torch.Tensor, ...]:
@@ -17,17 +19,21 @@ def qkv(T: int = 512, **kind: Any) -> tuple[torch.Tensor, ...]:
 
 
 def test_it_names_the_backend_taken_and_why_the_others_were_passed_over() -> None:
-    auto = ch.explain(*qkv())
-    assert (auto.backend, auto.passed_over) == ("tiled", {"reference": "would do, but comes after tiled"})
-    named = ch.explain(*qkv(), backend="reference")
-    assert (named.backend, named.passed_over) == ("reference", {"tiled": "would do, but reference was asked for"})
+    tensors = qkv(dtype=torch.float64)
+    auto = ch.explain(*tensors)
+    assert auto.backend == "tiled"
+    assert auto.passed_over == {"native": NOT_NATIVE, "reference": "would do, but comes after tiled"}
+    named = ch.explain(*tensors, backend="reference")
+    assert named.backend == "reference"
+    assert named.passed_over == {"native": NOT_NATIVE, "tiled": "would do, but reference was asked for"}
 
 
 def test_a_backend_that_cannot_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BACKENDS["tiled"], "refuses", lambda call: "softcap is beyond it" if call.softcap else None)
-    q, k, v = qkv()
+    q, k, v = qkv(dtype=torch.float64)
     told = ch.explain(q, k, v, softcap=2.0)
-    assert (told.backend, told.passed_over) == ("reference", {"tiled": "softcap is beyond it"})
+    assert told.backend == "reference"
+    assert told.passed_over == {"native": NOT_NATIVE, "tiled": "softcap is beyond it"}
     for call in (ch.explain, ch.attention):
         with pytest.raises(ch.ClearheadError, match=r"backend 'tiled' can't do this call: softcap is beyond it\."):
             call(q, k, v, softcap=2.0, backend="tiled")
@@ -69,12 +75,17 @@ def test_bytes_are_those_of_what_goes_in_and_comes_out(backend: str) -> None:
     assert ch.explain(q, k, v, backend=backend).output_bytes == out.numel() * 2
 
 
-@pytest.mark.parametrize(
-    ("dtype", "least", "most"),
-    [(torch.float64, 0, 1e-12), (torch.float32, 1e-9, 1e-5), (torch.bfloat16, 1e-4, 0.05)],
-    ids=str,
-)
-def test_the_error_is_measured(backend: str, dtype: torch.dtype, least: float, most: float) -> None:
+ERRORS = {
+    torch.float64: (0, 1e-12),
+    torch.float32: (1e-9, 1e-5),
+    torch.bfloat16: (1e-4, 0.05),
+    torch.float16: (1e-5, 0.005),
+}
+
+
+def test_the_error_is_measured(typed: tuple[str, torch.dtype]) -> None:
+    backend, dtype = typed
+    least, most = ERRORS[dtype]
     told = ch.explain(*qkv(dtype=dtype), pattern=WINDOW, softcap=5.0, sinks=torch.zeros(4), backend=backend)
     assert told.sampled == 16
     assert least <= told.error <= most
@@ -83,7 +94,7 @@ def test_the_error_is_measured(backend: str, dtype: torch.dtype, least: float, m
 def test_the_error_of_a_wrong_backend_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     right = BACKENDS["tiled"].forward
     monkeypatch.setattr(BACKENDS["tiled"], "forward", lambda *a: (right(*a)[0] + 0.25, *right(*a)[1:]))
-    assert abs(ch.explain(*qkv()).error - 0.25) < 1e-4
+    assert abs(ch.explain(*qkv(), backend="tiled").error - 0.25) < 1e-4
 
 
 def test_it_takes_all_that_attention_takes(backend: str) -> None:
@@ -98,13 +109,19 @@ def test_it_takes_all_that_attention_takes(backend: str) -> None:
         softcap=4.0,
         sinks=torch.zeros(4),
         dropout=0.5,
-        score=ch.Additive(torch.randn(6, 16), torch.randn(6, 16), torch.randn(6)),
         backend=backend,
     )
-    assert told.flops == 2 * (6 + 8) * told.visited
+    assert told.flops == 2 * (16 + 8) * told.visited
     assert told.error < 1e-5  # dropout is left out
     with pytest.raises(ch.ClearheadError, match="softcap: got -1"):
         ch.explain(q, k, v, softcap=-1, backend=backend)
+
+
+def test_the_flops_of_additive_scores_are_those_of_their_hidden_width(scoring: str) -> None:
+    score = ch.Additive(torch.randn(6, 16), torch.randn(6, 16), torch.randn(6))
+    told = ch.explain(*qkv(20), score=score, backend=scoring)
+    assert told.flops == 2 * (6 + 8) * told.visited
+    assert told.error < 1e-5
 
 
 def test_it_follows_autocast() -> None:
@@ -119,14 +136,15 @@ def test_a_call_without_queries_or_keys_is_explained_too(backend: str) -> None:
 
 
 def test_it_prints_as_a_small_table() -> None:
-    lines = repr(ch.explain(*qkv(), pattern=WINDOW)).splitlines()
-    assert len(lines) == 10
-    assert max(map(len, lines)) < 100
+    lines = repr(ch.explain(*qkv(), pattern=WINDOW, backend="tiled")).splitlines()
+    assert len(lines) == 11
+    assert max(len(line) for line in lines if "native" not in line) < 100
     assert lines[0] == "attention    B 2, H 4, K 2, Tq 512, Tk 512, D 16, Dv 8, float32 on cpu"
     assert lines[1] == "backend      tiled"
     assert [line[:12].strip() for line in lines] == [
         "attention",
         "backend",
+        "passed over",
         "passed over",
         "pairs",
         "visible",

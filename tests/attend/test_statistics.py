@@ -43,10 +43,13 @@ def assert_seen(seen: ch.Statistics, expected: Any, **tolerance: float) -> None:
 
 
 @given(data=st.data())
-def test_statistics_are_their_definitions(backend: str, plain: Any, calls: Any, data: st.DataObject) -> None:
+def test_statistics_are_their_definitions(
+    backend: str, dtype: torch.dtype, plain: Any, calls: Any, data: st.DataObject
+) -> None:
     (q, k, v), options, plainly = data.draw(calls)
     _, seen = ch.attention(q, k, v, **options, probe=True, backend=backend)
-    assert_seen(seen, plain(q, k, v, **plainly), rtol=1e-7, atol=1e-9)
+    tolerance = {"rtol": 1e-7, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 5e-5, "atol": 1e-5}
+    assert_seen(seen, plain(q, k, v, **plainly), **tolerance)
 
 
 @pytest.mark.parametrize("sinks", [False, True])
@@ -104,9 +107,9 @@ def test_statistics_and_log_sum_exp_come_in_the_order_asked_for(backend: str) ->
     assert out.shape == (1, 1, 3, 2)
 
 
-def test_both_backends_see_the_same() -> None:
+def test_all_backends_see_the_same(backend: str) -> None:
     q, k, v = torch.randn(2, 4, 150, 8), torch.randn(2, 2, 600, 8), torch.randn(2, 2, 600, 8)
     options: dict[str, Any] = {"pattern": ch.causal() & ~ch.chunks(32), "bias": ch.alibi(4), "softcap": 4.0}
-    ours, theirs = (ch.attention(q, k, v, **options, probe=True, backend=b)[1] for b in ("tiled", "reference"))
+    ours, theirs = (ch.attention(q, k, v, **options, probe=True, backend=b)[1] for b in (backend, "reference"))
     for name in (*FLOATS, "visible", "peak_at"):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), msg=name)

@@ -2,6 +2,7 @@
 
 from clearhead.attend.api import attention
 from clearhead.attend.biases import Bias, alibi, dense, relative, t5
+from clearhead.attend.decode import decode
 from clearhead.attend.explain import Explanation, explain
 from clearhead.attend.onnx import onnx_attention
 from clearhead.attend.pattern import Pattern
@@ -41,6 +42,7 @@ __all__ = [
     "blocks",
     "causal",
     "chunks",
+    "decode",
     "dense",
     "dilated",
     "documents",

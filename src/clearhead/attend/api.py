@@ -1,6 +1,6 @@
 """attention(): the one call, its arguments checked, its backend chosen."""
 
-from math import isfinite
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Any, Literal, overload
 
@@ -13,10 +13,12 @@ from clearhead.attend.biases import Bias, dense
 from clearhead.attend.call import Call
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import full, where
+from clearhead.attend.remembered import runs_of
 from clearhead.attend.scores import Score, named
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 
+FULL = full()
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -77,13 +79,14 @@ def attention(  # type: ignore[misc]  # the overloads leave the options to this 
         score: "scaled" (q · k / √D), "dot" (q · k), `Additive(...)` or `Multiplicative(...)`.
         return_lse: also return log Σ_j exp s[i, j], `(B, H, Tq)`, natural, float32 (float64 for float64).
         probe: also return the `Statistics` of every row, gathered in the same pass, without gradient.
-        backend: "auto", "tiled" (O(T) memory) or "reference" (materialised). `explain` says which and why.
+        backend: "auto", "native" (the C++ kernels), "tiled" (PyTorch, O(T) memory) or "reference" (materialised).
+            `explain` says which one a call takes, and why.
 
     Returns:
         out `(B, H, Tq, Dv)` in q's type; with lse and statistics, in this order, where asked for.
 
     Gradients flow to q, k, v, sinks, a learned bias and the score's weights, also through lse. Under
-    autocast q, k and v are cast as for PyTorch's own attention. `torch.compile` takes the `reference`.
+    autocast q, k and v are cast as for PyTorch's own attention. `torch.compile` keeps `native` as one node.
 
     Raises:
         ClearheadError: in a sentence, for shapes that do not fit or a backend that can't do the call.
@@ -95,7 +98,7 @@ def attention(  # type: ignore[misc]  # the overloads leave the options to this 
     (torch.Size([1, 8, 100, 64]), torch.Size([1, 8, 100]))
     """
     q, k, v = autocasted(q, k, v)
-    with torch.autocast(_device(q), enabled=False):
+    with without_autocast(q):
         call = checked(
             q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout, score=score
         )
@@ -111,6 +114,12 @@ def autocasted(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]
     dtype = torch.get_autocast_dtype(_device(q))
     q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.dtype != torch.float64 else x for x in (q, k, v))
     return q, k, v
+
+
+def without_autocast(q: Tensor) -> AbstractContextManager[object]:
+    """Switches autocast off, where it is on."""
+    device = _device(q)
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _device(q: Tensor) -> str:
@@ -131,7 +140,7 @@ def checked(
     score: str | Score = "scaled",
 ) -> Call:
     """A complete Call of these arguments, or a sentence that says what does not fit."""
-    B, H, Tq, Tk = _check_shapes(q, k, v)
+    B, H, Tq, Tk = check_shapes(q, k, v)
     if not (scale is None or isinstance(scale, Real)):
         raise ClearheadError(f"scale: got {scale!r}, expected a number, or None for the score's own.")
     if not (softcap is None or (isinstance(softcap, Real) and softcap > 0)):
@@ -149,7 +158,7 @@ def checked(
         )
     if bias is not None:
         bias.check(B, H, Tq, Tk)
-    runs = _pattern(pattern, bias).runs(Tq, Tk, q.device)
+    runs = runs_of(_pattern(pattern, bias), Tq, Tk, q.device)
     if runs.start.shape[0] not in (1, B) or runs.start.shape[1] not in (1, H):
         raise ClearheadError(
             f"pattern: {pattern!r} differs over (batches, heads) = {tuple(runs.start.shape[:2])}, but the call has "
@@ -169,13 +178,12 @@ def checked(
         scale=score.default_scale(q.shape[-1]) if scale is None else float(scale),
         softcap=softcap,
         dropout=float(dropout),
-        finite=_known_finite(q, k, v),
         queries=torch.arange(Tq, device=q.device),
         past=Tk - Tq,
     )
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
     """B, H, Tq, Tk of tensors that fit together."""
     for name, x, shape in (("q", q, "(B, H, Tq, D)"), ("k", k, "(B, K, Tk, D)"), ("v", v, "(B, K, Tk, Dv)")):
         if not isinstance(x, Tensor):
@@ -222,16 +230,4 @@ def _pattern(pattern: Pattern | None, bias: Bias | None) -> Pattern:
         hidden = bias.tensor.isneginf()
         if torch.compiler.is_compiling() or bool(hidden.any()):
             return where(~hidden) if pattern is None else pattern & where(~hidden)
-    return full() if pattern is None else pattern
-
-
-def _known_finite(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether all three, and q · k, hold finite numbers only."""
-    if torch.compiler.is_compiling():
-        return False
-    try:
-        largest_q, largest_k, largest_v = (float(x.detach().abs().amax()) if x.numel() else 0.0 for x in (q, k, v))
-    except RuntimeError:  # under vmap no value can be looked at
-        return False
-    product = largest_q * largest_k * max(q.shape[-1], 1)
-    return product < torch.finfo(torch.float32).max and isfinite(largest_v)
+    return FULL if pattern is None else pattern

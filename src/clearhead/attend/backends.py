@@ -2,11 +2,11 @@
 
 from types import ModuleType
 
-from clearhead.attend import reference, tiled
+from clearhead.attend import native, reference, tiled
 from clearhead.attend.call import Call
 from clearhead.errors import ClearheadError
 
-BACKENDS: dict[str, ModuleType] = {"tiled": tiled, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"native": native, "tiled": tiled, "reference": reference}
 """Each is a module with `forward(call, probe)`; `refuses(call)`, the reason why it can't, or None; and
 `work(call)`, how many pairs it scores and the most at a time."""
 

@@ -1,15 +1,19 @@
 """A call of attention, checked and complete: what every backend gets."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from clearhead.attend.biases import Bias
 from clearhead.attend.grouped import expand_product
 from clearhead.attend.runs import Runs
 from clearhead.attend.scores import Score
+from clearhead.errors import ClearheadError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +35,32 @@ class Call:
     scale: float
     softcap: float | None
     dropout: float
-    finite: bool
-    """Whether q, k, v and q kᵀ are known to hold no NaN and no Inf, so that nothing can leak from under the mask."""
     queries: Int[Tensor, " Tq"]
     """Which query rows of the whole call these are: all, or those that `take` took."""
     past: int
     """Query row r sits at position r + past among the keys: Tk − Tq of the whole call."""
     seed: int = 0
     """Of the dropout, where a backend makes its mask twice."""
+    finite: bool | None = None
+    """Whether q, k, v and q kᵀ hold no NaN and no Inf, so that nothing can leak from under the mask; None: look."""
+
+    @property
+    def known_finite(self) -> bool:
+        """`finite`; looked up only where a backend asks, as that reads all of q, k and v."""
+        if torch.compiler.is_compiling():  # which can look at no value
+            return False
+        return self._found_finite if self.finite is None else self.finite
+
+    @cached_property
+    def _found_finite(self) -> bool:
+        return _known_finite(self.q, self.k, self.v)
+
+    @property
+    def in_forward_mode(self) -> bool:
+        """Whether a derivative is carried along with the tensors (jvp)."""
+        if torch.compiler.is_compiling():
+            return False
+        return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in self.tensors)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,7 +93,7 @@ class Call:
         self, q: Float[Tensor, "*B H m D"], k: Float[Tensor, "*B K n Dk"], *score_weights: Tensor
     ) -> Float[Tensor, "*B H m n"]:
         """The part of the scores that q and k make: softcap(scale · score(q, k))."""
-        if self.finite:
+        if self.known_finite:
             return self._capped(self.score(q, k, *score_weights) * self.scale)
         # A hidden key's zero gradient times its NaN would be NaN. So the bad rows of q and k, and the scores that
         # overflow, are cut out of the graph, and what comes of them, NaN or Inf, is put in as a constant.
@@ -109,7 +131,7 @@ class Call:
         self, w: Float[Tensor, "B H m n"], v: Float[Tensor, "B K n Dv"], visible: Bool[Tensor, "#B #H m n"] | None
     ) -> Float[Tensor, "B H m Dv"]:
         """w @ v, in which what a hidden value holds, NaN or Inf, stays hidden."""
-        if self.finite or visible is None:
+        if self.known_finite or visible is None:
             return expand_product(w, v)
         seen = visible.expand(w.shape).to(w.dtype)
         total = expand_product(w, torch.where(v.isfinite(), v, 0))
@@ -129,3 +151,27 @@ class Call:
 
 def _finite_rows(x: Float[Tensor, "*B T D"]) -> Bool[Tensor, "*B T 1"]:
     return x.isfinite().all(-1, keepdim=True)
+
+
+def _known_finite(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether all three, and q · k, hold finite numbers only."""
+    try:
+        largest_q, largest_k, largest_v = (float(x.detach().abs().amax()) if x.numel() else 0.0 for x in (q, k, v))
+    except RuntimeError:  # under vmap no value can be looked at
+        return False
+    product = largest_q * largest_k * max(q.shape[-1], 1)
+    return product < torch.finfo(torch.float32).max and isfinite(largest_v)
+
+
+def drawn_seed(backend: str) -> Int[Tensor, ""]:
+    """A seed for the dropout of a call, from PyTorch's generator."""
+    try:
+        seed = torch.randint(2**31, ())
+        if not torch.compiler.is_compiling():
+            seed.item()  # which vmap refuses where each of its calls would draw another
+        return seed
+    except RuntimeError as error:
+        raise ClearheadError(
+            f"backend {backend!r} draws one seed for the dropout of a whole call, which vmap can't map; "
+            "pass randomness='same' to vmap, or use backend='reference'."
+        ) from error

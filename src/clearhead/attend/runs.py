@@ -151,10 +151,20 @@ def _overlap(
 def _edges(mask: Bool[Tensor, "B H Tq Tk"]) -> tuple[Int[Tensor, "B H Tq R"], Int[Tensor, "B H Tq R"]]:
     """Where the runs of True begin and end in each row of a mask."""
     keys = mask.shape[-1]
-    edge = torch.nn.functional.pad(mask.to(torch.int8), (1, 1)).diff(dim=-1)
-    position = torch.arange(keys + 1, device=mask.device, dtype=torch.int32)
-    width = _most(edge == 1)
-    return _pack(position, edge == 1, keys, width), _pack(position, edge == -1, keys, width)
+    if torch.compiler.is_compiling():  # which can't know how many edges there are
+        edge = torch.nn.functional.pad(mask.to(torch.int8), (1, 1)).diff(dim=-1)
+        position = torch.arange(keys + 1, device=mask.device, dtype=torch.int32)
+        width = _most(edge == 1)
+        return _pack(position, edge == 1, keys, width), _pack(position, edge == -1, keys, width)
+    changes = torch.cat([mask[..., :1], mask[..., 1:] != mask[..., :-1], mask[..., -1:]], -1).flatten(0, -2)
+    row, position = changes.nonzero().unbind(-1)  # a beginning, an end, a beginning, …
+    count = row.bincount(minlength=len(changes))
+    width = max(1, int(count.max()) // 2 if len(count) else 0)
+    nth = torch.arange(len(row), device=mask.device) - (count.cumsum(0) - count)[row]
+    sides = position.new_full((len(changes), width, 2), keys, dtype=torch.int32)
+    sides.view(len(changes), 2 * width)[row, nth] = position.int()
+    start, stop = sides.view(*mask.shape[:-1], width, 2).unbind(-1)
+    return start, stop
 
 
 def _joined(parts: Iterator[tuple[Tensor, Tensor]], keys: int) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from clearhead.attend.call import Call
+from clearhead.attend.call import Call, drawn_seed
 from clearhead.attend.grouped import expand_product, reduce_product
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Gatherer, Statistics
@@ -23,7 +22,7 @@ from clearhead.errors import ClearheadError
 def forward(call: Call, probe: bool) -> tuple[Tensor, Tensor, Statistics | None]:
     """softmax(s) v and its log-sum-exp, one tile at a time."""
     if call.dropout:
-        call = replace(call, seed=_drawn_seed())
+        call = replace(call, seed=int(drawn_seed("tiled")))
     out, lse, _, _, *gathered = _Tiled.apply(call, probe, *call.tensors)  # type: ignore[no-untyped-call]
     return out, lse, Statistics(*gathered) if probe else None
 
@@ -144,16 +143,6 @@ class _Tiled(torch.autograd.Function):
         )
 
 
-def _drawn_seed() -> int:
-    try:
-        return int(torch.randint(2**31, ()))
-    except RuntimeError as error:
-        raise ClearheadError(
-            "backend 'tiled' draws one seed for the dropout of a whole call, which vmap can't map; "
-            "pass randomness='same' to vmap, or use backend='reference'."
-        ) from error
-
-
 def _made_again(
     call: Call, q: Tensor, rows: slice, columns: slice, whole: bool, base: Tensor, norm: Tensor
 ) -> tuple[Tensor, Tensor | None, Callable[[Tensor], tuple[Tensor, ...]]]:
@@ -182,6 +171,6 @@ def refuses(call: Call) -> str | None:
     """Why this backend can't take the call, or None."""
     if torch.compiler.is_compiling():
         return "torch.compile can't trace its list of tiles, which the pattern's values decide in Python"
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in call.tensors):
+    if call.in_forward_mode:
         return "it has no forward-mode derivative, which would need every tile twice"
     return None

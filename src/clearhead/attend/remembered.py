@@ -1,0 +1,39 @@
+"""The runs that a pattern had last, remembered while it lives: the layers of a model share one pattern."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.runs import Runs
+
+_LAST: WeakKeyDictionary[Pattern, tuple[tuple[Any, ...], Runs]] = WeakKeyDictionary()
+
+
+def runs_of(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
+    """`pattern.runs`, made again only where sizes, device or the pattern's own tensors have changed."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return pattern.runs(Tq, Tk, device)
+    tensors = list(_tensors(pattern))
+    if any(t.is_inference() for t in tensors):  # they don't count their changes
+        return pattern.runs(Tq, Tk, device)
+    state = (Tq, Tk, device, *(t._version for t in tensors))
+    known, runs = _LAST.get(pattern, (None, None))
+    if runs is None or known != state:
+        with torch.inference_mode(False):  # so that a training call can use them too
+            runs = pattern.runs(Tq, Tk, device)
+        _LAST[pattern] = (state, runs)
+    return runs
+
+
+def _tensors(pattern: Pattern) -> Iterator[Tensor]:
+    for field in fields(pattern):  # type: ignore[arg-type]  # every pattern is a dataclass
+        value = getattr(pattern, field.name)
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Pattern):
+            yield from _tensors(value)

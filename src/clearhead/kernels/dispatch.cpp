@@ -1,0 +1,140 @@
+/* The library's face: which instruction sets there are, which is in use, and the kernels under plain C names. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "parallel.h"
+#include "table.h"
+
+namespace {
+
+struct Isa {
+    const char* name;
+    const Kernels* kernels;
+    bool (*here)();
+};
+
+#if defined(__x86_64__)
+#define EACH_ISA(do_) do_(amx) do_(avx512bf16) do_(avx512) do_(avx2) do_(baseline)
+bool has_avx512bf16() { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw"); }
+/* Tiles are there once the process may use their memory, which Linux grants when asked. */
+bool has_amx() {
+#if defined(__linux__)
+    static const bool granted = [] {
+        unsigned a, b, c, d;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;
+        constexpr int request_permission = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+        return (d & bf16) && (d & tile) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+    }();
+    return granted && has_avx512bf16();
+#else
+    return false;
+#endif
+}
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#else
+#define EACH_ISA(do_) do_(baseline)
+#endif
+bool has_baseline() { return true; }
+
+#define DECLARE(isa) extern "C" const Kernels clearhead_##isa;
+#define ROW(isa) {#isa, &clearhead_##isa, has_##isa},
+
+}  // namespace
+
+EACH_ISA(DECLARE)
+
+namespace {
+
+const Isa isas[] = {EACH_ISA(ROW)}; /* the best first */
+const Isa* chosen = nullptr;
+
+const Isa& current() {
+    if (!chosen)
+        for (const Isa& isa : isas)
+            if (isa.here()) {
+                chosen = &isa;
+                break;
+            }
+    return *chosen;
+}
+
+struct Scratch {
+    Scratch() = default;
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    char* memory = nullptr;
+    size_t bytes = 0;
+    ~Scratch() { free(memory); }
+    void* at_least(size_t wanted) {
+        if (bytes < wanted) {
+            free(memory);
+            bytes = (wanted + 4095) / 4096 * 4096;
+            memory = static_cast<char*>(aligned_alloc(64, bytes));
+            if (!memory) {
+                fprintf(stderr, "clearhead: there is no memory for %zu bytes of a kernel's own.\n", bytes);
+                abort();
+            }
+        }
+        return memory;
+    }
+};
+thread_local Scratch scratch, common;
+
+bool forked = false;
+[[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+void* clearhead_scratch(size_t bytes) { return scratch.at_least(bytes); }
+void* clearhead_common(size_t bytes) { return common.at_least(bytes); }
+
+int clearhead_forked(void) { return forked; }
+
+size_t clearhead_size_of_call(void) { return sizeof(Call); }
+
+/* Name n of the instruction sets that this machine has, the best first; null after the last. */
+const char* clearhead_isa_here(int n) {
+    for (const Isa& isa : isas)
+        if (isa.here() && n-- == 0) return isa.name;
+    return nullptr;
+}
+
+const char* clearhead_isa(void) { return current().name; }
+
+/* Takes the instruction set of this name from here on; 0 if this machine does not have it. */
+int clearhead_choose_isa(const char* name) {
+    for (const Isa& isa : isas)
+        if (!strcmp(isa.name, name) && isa.here()) {
+            chosen = &isa;
+            return 1;
+        }
+    return 0;
+}
+
+void clearhead_forward(const Call* call) { current().kernels->forward(*call); }
+void clearhead_backward(const Call* call) { current().kernels->backward(*call); }
+void clearhead_decode(const Call* call) { current().kernels->decode(*call); }
+void clearhead_received(const Call* call) { current().kernels->received(*call); }
+void clearhead_map(const Call* call) { current().kernels->map(*call); }
+void clearhead_top(const Call* call) { current().kernels->top(*call); }
+int64_t clearhead_work(const Call* call) { return current().kernels->work(*call); }
+int64_t clearhead_tile(void) { return current().kernels->tile; }
+double clearhead_peak(int64_t steps) { return current().kernels->peak(steps); }
+}

@@ -1,0 +1,19 @@
+/* All kernels, compiled once for each instruction set: CMake defines ISA and the compiler's flags. */
+#include "backward.h"
+#include "decode.h"
+#include "forward.h"
+#include "map.h"
+#include "peak.h"
+#include "received.h"
+#include "table.h"
+#include "top.h"
+
+#define NAME_OF_TABLE(isa) clearhead_##isa
+#define TABLE(isa) NAME_OF_TABLE(isa)
+
+namespace here = clearhead::ISA;
+
+extern "C" const Kernels TABLE(ISA) = {
+    here::forward, here::backward, here::decode,         here::received, here::map,
+    here::top,     here::work,     here::KEYS * here::Q, here::peak,
+};

@@ -1,0 +1,15 @@
+/* The table of kernels that each instruction set hands out. */
+#pragma once
+#include "call.h"
+
+struct Kernels {
+    void (*forward)(const Call&);
+    void (*backward)(const Call&);
+    void (*decode)(const Call&);
+    void (*received)(const Call&);
+    void (*map)(const Call&);
+    void (*top)(const Call&);
+    int64_t (*work)(const Call&);  /* how many pairs the forward scores */
+    int64_t tile;                  /* how many scores a thread holds at a time */
+    double (*peak)(int64_t steps); /* FLOPs that one thread does in so many steps of nothing but multiply-adds */
+};

@@ -1,0 +1,170 @@
+/* The walk: blocks of queries, and which tiles of keys each sees, wholly, in part or not at all.
+ *
+ *              keys  0        64       128      192        A block is N vectors of queries that share one key head:
+ *     block  +---------+---------+---------+---------+     queries of one head, or, where there are few (decode),
+ *      of    | whole   | whole   | cut  .  | empty   |     of all the heads of a group.
+ *    queries | whole   | whole   | cut .   | empty   |     An empty tile is never touched; a whole one pays for no
+ *            +---------+---------+---------+---------+     mask; in a cut one each vector of queries has its own span
+ *                                                          of keys, outside of which nothing is computed.
+ */
+#pragma once
+#include "call.h"
+#include "panel.h"
+#include "parallel.h"
+#include "vector.h"
+
+namespace clearhead::ISA {
+
+constexpr int KEYS = 64; /* keys in a tile */
+constexpr int Q = N * W; /* queries in a block */
+constexpr int STEP = 8;  /* keys that a micro-tile takes; spans are multiples of it */
+
+inline int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
+inline int64_t most(int64_t x, int64_t y) { return x > y ? x : y; }
+inline int64_t above(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
+
+/* Few queries are worked on together with those of the other heads of their group. */
+inline bool folded(const Call& c) { return c.Tq < Q && c.H > c.K; }
+inline int64_t rows_of_unit(const Call& c) { return folded(c) ? c.H / c.K * c.Tq : c.Tq; }
+inline int64_t units(const Call& c) { return folded(c) ? c.K : c.H; }
+inline int64_t blocks_of_unit(const Call& c) { return (rows_of_unit(c) + Q - 1) / Q; }
+inline int64_t count_blocks(const Call& c) { return c.B * units(c) * blocks_of_unit(c); }
+
+struct Span {
+    int64_t start, stop;
+};
+
+/* One tile of keys, [start, stop), as a block sees it. */
+struct Tile {
+    int64_t start, stop;
+    bool whole;
+};
+
+struct Block {
+    const Call* c;
+    int64_t b, kv;
+    int64_t first, count; /* its rows of the unit */
+    int vectors;          /* that hold rows: ceil(count / W) */
+    bool one_head;
+    int64_t head[Q], query[Q]; /* of each lane; lanes beyond count repeat the last */
+    int64_t position[Q];       /* among the keys */
+    bool in_order;             /* one head, positions one after the other */
+    int64_t R;
+    int32_t *start, *stop;  /* the runs, [R][Q]; lanes beyond count see nothing */
+    int32_t *touch, *cover; /* changes, from tile to tile, in how many lanes see some of it, and all of it */
+    int64_t tile, last;     /* the walk: the next tile, and where it ends */
+    int32_t touching, covering;
+
+    int64_t row(int lane) const { return (b * c->H + head[lane]) * c->Tq + query_row(lane); }
+    int64_t query_row(int lane) const {
+        int64_t r = first + least(lane, count - 1);
+        return folded(*c) ? r % c->Tq : r;
+    }
+};
+
+inline size_t block_bytes(const Call& c) {
+    int64_t tiles = c.Tk / KEYS + 3;
+    return 2 * above(c.runs.R * Q * 4 + 64, 64) + 2 * above(tiles * 4, 64) + 256;
+}
+
+template <class T>
+inline const T* row_at(const Tensor& x, int64_t b, int64_t h, int64_t i) {
+    return static_cast<const T*>(x.data) + b * x.batch + h * x.head + i * x.row;
+}
+
+/* The rows of block number `index`, their runs, and a walk that stands before the first tile. */
+inline void enter(Block& block, const Call& c, int64_t index, Arena& arena) {
+    int64_t blocks = blocks_of_unit(c), unit = index / blocks % units(c), G = c.H / c.K;
+    block.c = &c;
+    block.b = index / blocks / units(c);
+    block.kv = folded(c) ? unit : unit / G;
+    block.first = index % blocks * Q;
+    block.count = least(rows_of_unit(c) - block.first, Q);
+    block.vectors = (int)((block.count + W - 1) / W);
+    block.one_head = !folded(c);
+    block.in_order = block.one_head;
+    block.R = c.runs.R;
+    block.start = arena.take<int32_t>(block.R * Q);
+    block.stop = arena.take<int32_t>(block.R * Q);
+    int64_t tiles = c.Tk / KEYS + 3;
+    block.touch = arena.take<int32_t>(tiles);
+    block.cover = arena.take<int32_t>(tiles);
+    int64_t low = c.Tk, high = 0;
+    for (int lane = 0; lane < Q; ++lane) {
+        int64_t r = block.first + least(lane, block.count - 1);
+        int64_t i = block.query_row(lane);
+        block.head[lane] = folded(c) ? unit * G + r / c.Tq : unit;
+        block.query[lane] = c.queries ? c.queries[i] : i;
+        block.position[lane] = block.query[lane] + c.past;
+        if (lane && lane < block.count && block.position[lane] != block.position[lane - 1] + 1) block.in_order = false;
+        const int64_t at = block.b * c.runs.batch + block.head[lane] * c.runs.head + i * block.R;
+        for (int64_t x = 0; x < block.R; ++x) {
+            int32_t start = c.runs.start[at + x], stop = c.runs.stop[at + x];
+            if (lane >= block.count || start >= stop) start = stop = 0;
+            block.start[x * Q + lane] = start;
+            block.stop[x * Q + lane] = stop;
+            if (start < stop) low = least(low, start), high = most(high, stop);
+        }
+    }
+    block.tile = low / KEYS;
+    block.last = (high + KEYS - 1) / KEYS;
+    block.touching = block.covering = 0;
+    for (int64_t t = block.tile; t <= block.last + 1; ++t) block.touch[t] = block.cover[t] = 0;
+    for (int64_t x = 0; x < block.R; ++x)
+        for (int lane = 0; lane < block.count; ++lane) {
+            int64_t start = block.start[x * Q + lane], stop = block.stop[x * Q + lane];
+            if (start >= stop) continue;
+            block.touch[start / KEYS] += 1;
+            block.touch[(stop - 1) / KEYS + 1] -= 1;
+            int64_t from = (start + KEYS - 1) / KEYS, to = stop == c.Tk ? (stop + KEYS - 1) / KEYS : stop / KEYS;
+            if (from < to) block.cover[from] += 1, block.cover[to] -= 1;
+        }
+}
+
+/* The next tile that some query of the block sees; false at the end. */
+inline bool next(Block& block, Tile& tile) {
+    while (block.tile < block.last) {
+        int64_t t = block.tile++;
+        block.touching += block.touch[t];
+        block.covering += block.cover[t];
+        if (!block.touching) continue;
+        tile.start = t * KEYS;
+        tile.stop = least(tile.start + KEYS, block.c->Tk);
+        /* A last tile that is no multiple of the micro-tile counts as cut, so that what it is padded with is hidden. */
+        tile.whole = block.covering == block.count && (tile.stop - tile.start) % STEP == 0;
+        return true;
+    }
+    return false;
+}
+
+/* The keys of a tile, counted from its start, that vector n of the block sees at all; empty: start = stop. */
+inline Span span(const Block& block, const Tile& tile, int n) {
+    ivec low = broadcast((int32_t)tile.stop), high = broadcast((int32_t)tile.start);
+    for (int64_t x = 0; x < block.R; ++x) {
+        ivec start = load(block.start + x * Q + n * W), stop = load(block.stop + x * Q + n * W);
+        start = start > (int32_t)tile.start ? start : broadcast((int32_t)tile.start);
+        stop = stop < (int32_t)tile.stop ? stop : broadcast((int32_t)tile.stop);
+        ivec some = start < stop;
+        low = some & (start < low) ? start : low;
+        high = some & (stop > high) ? stop : high;
+    }
+    int32_t first = (int32_t)tile.stop, last = (int32_t)tile.start;
+    for (int i = 0; i < W; ++i) {
+        first = low[i] < first ? low[i] : first;
+        last = high[i] > last ? high[i] : last;
+    }
+    if (first >= last) return {0, 0};
+    return {(first - tile.start) / STEP * STEP, above(last - tile.start, STEP)};
+}
+
+/* Which queries of vector n see key j, as a mask of lanes. */
+inline ivec sees(const Block& block, int n, int64_t j) {
+    ivec mask = {};
+    for (int64_t x = 0; x < block.R; ++x) {
+        ivec start = load(block.start + x * Q + n * W), stop = load(block.stop + x * Q + n * W);
+        mask |= (start <= (int32_t)j) & (stop > (int32_t)j);
+    }
+    return mask;
+}
+
+}  // namespace clearhead::ISA
