@@ -6,4 +6,4 @@ class ClearheadError(ValueError):
 
 
 class WatchWarning(UserWarning):
-    """A watch saw less than it should, or something else than the model computed."""
+    """A watch saw less than it should, or something else than the model computed; `accelerate` took nothing."""

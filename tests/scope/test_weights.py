@@ -1,9 +1,12 @@
 """Weights recomputed from q, k and lse are the weights, whatever is asked of them."""
 
+import os
+
 import pytest
 import torch
 
 from clearhead import ClearheadError, Weights, alibi, attention, causal, dense, first, relative, window
+from clearhead.attend import library
 
 CALLS = {
     "plain": {},
@@ -14,14 +17,23 @@ CALLS = {
 }
 
 
+@pytest.fixture(params=["native", "tiled"])
+def backend(request):
+    """By the kernels, if they are here, and by PyTorch."""
+    said = library.missing()
+    if request.param == "native" and said:
+        pytest.fail(said) if "CI" in os.environ else pytest.skip(said)
+    return request.param
+
+
 @pytest.fixture(params=CALLS.values(), ids=CALLS.keys())
-def looked_at(request):
+def looked_at(request, backend):
     """Weights made from a call, and the whole matrices in float64, made by giving the identity as values."""
     torch.manual_seed(0)
     q, k = torch.randn(2, 4, 30, 8), torch.randn(2, 2, 50, 8)
     eye = torch.eye(50, dtype=torch.float64).expand(2, 2, 50, 50)
     W = attention(q.double(), k.double(), eye, backend="reference", **request.param)
-    return Weights(q, k, **request.param), W
+    return Weights(q, k, backend=backend, **request.param), W
 
 
 def test_rows_are_exact(looked_at):
@@ -79,6 +91,23 @@ def test_top_stops_where_the_share_is_held_and_not_before(looked_at):
     assert (held - lightest < 0.9 * total + 1e-5).all()
 
 
+def test_top_of_more_keys_than_the_kernels_list_is_sorted_all_the_same(backend, monkeypatch):
+    q, k = torch.randn(1, 2, 30, 8), torch.randn(1, 2, 50, 8)
+    weights = Weights(q, k, backend=backend)
+    some = weights.top(20)
+    monkeypatch.setattr("clearhead.attend.second.LONGEST", 10)
+    for x, y in zip(weights.top(20), some, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_a_native_pass_needs_no_tile_of_pytorchs(monkeypatch):
+    if library.missing():
+        pytest.skip(library.missing())
+    weights = Weights(torch.randn(1, 2, 30, 8), torch.randn(1, 2, 50, 8))
+    monkeypatch.setattr("clearhead.attend.call.Call.weights", None)
+    weights.received(), weights.top(3), weights.map()
+
+
 def test_toward_is_the_weight_on_the_named_key(looked_at):
     weights, W = looked_at
     targets = torch.randint(-1, 50, (2, 30))
@@ -87,9 +116,9 @@ def test_toward_is_the_weight_on_the_named_key(looked_at):
     torch.testing.assert_close(weights.toward(targets).double(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_one_pass_by_tiles_equals_one_pass_over_the_whole():
+def test_one_pass_by_tiles_equals_one_pass_over_the_whole(backend):
     q, k = torch.randn(1, 2, 300, 8), torch.randn(1, 1, 700, 8)
-    one, other = (Weights(q, k, pattern=causal() & window(200), backend=b) for b in ("tiled", "reference"))
+    one, other = (Weights(q, k, pattern=causal() & window(200), backend=b) for b in (backend, "reference"))
     for name in ("received", "map"):
         torch.testing.assert_close(getattr(one, name)(), getattr(other, name)(), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(one.top(3)[1], other.top(3)[1])

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from clearhead.cli import look
+from clearhead.cli import doctor, look
 from clearhead.errors import ClearheadError
 
 
@@ -35,3 +35,4 @@ def main() -> None:
 
 
 main.add_command(look.command)
+main.add_command(doctor.command)

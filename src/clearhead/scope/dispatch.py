@@ -1,4 +1,4 @@
-"""What a watch switches in the whole process: compilation off, and a look at the kernels of Transformers."""
+"""What is switched in the whole process: compilation off, and a look at the functions and kernels that attend."""
 
 import sys
 import threading
@@ -7,6 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 Kernel = Callable[..., Any]
 """An attention function of Transformers: (module, q, k, v, mask, ...) to (B, Tq, H, Dv) and weights."""
@@ -24,6 +27,18 @@ class Looker(Protocol):
         """This kernel, looked at."""
 
 
+@runtime_checkable
+class Taker(Looker, Protocol):
+    """One who computes in place of the kernels, and of PyTorch's functions."""
+
+    def attend(self, own: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """In place of PyTorch's own `scaled_dot_product_attention`, with the same arguments."""
+
+    def give_weights(self) -> None:
+        """Is told that nn.MultiheadAttention was asked for its weights, which it makes by itself."""
+
+
+_takers: list[Taker] = []
 _lookers: list[Looker] = []
 _undo = ExitStack()
 _lock = threading.Lock()
@@ -33,19 +48,24 @@ _lock = threading.Lock()
 def looked_at_by(looker: Looker) -> Iterator[None]:
     """While this lasts, the looker sees each kernel that Transformers chooses, and nothing runs compiled.
 
-    Watches may overlap in any order, in several threads: the first in switches on, the last out switches off.
+    Those who look may overlap in any order, in several threads: the first in switches on, the last out switches
+    off. A taker stands next to the kernel, within all who only look, so that what it computes is seen.
     """
+    takes = isinstance(looker, Taker)
+    those: list[Any] = _takers if takes else _lookers
     with _lock:
-        if not _lookers:
+        if not (_takers or _lookers):
             _undo.enter_context(torch.compiler.set_stance("force_eager"))
         _undo.enter_context(_kernels_shown())
-        _lookers.append(looker)
+        if takes:
+            _undo.enter_context(_functions_replaced())
+        those.append(looker)
     try:
         yield
     finally:
         with _lock:
-            _lookers.remove(looker)
-            if not _lookers:
+            those.remove(looker)
+            if not (_takers or _lookers):
                 _undo.close()
 
 
@@ -60,7 +80,7 @@ def _kernels_shown() -> Iterator[None]:
 
     def get_interface(self: Any, attn_implementation: str | None, default: Kernel) -> Kernel:
         kernel: Kernel = original(self, attn_implementation, default)
-        for looker in tuple(_lookers):
+        for looker in dict.fromkeys((*_takers, *_lookers)):  # once, if it is here in two threads
             if looker.here:
                 kernel = looker.look(attn_implementation, kernel)
         return kernel
@@ -71,3 +91,55 @@ def _kernels_shown() -> Iterator[None]:
         yield
     finally:
         interface.get_interface = original
+
+
+@contextmanager
+def _functions_replaced() -> Iterator[None]:
+    """Replaces, once, what PyTorch's modules and other models call to attend, and switches off its fast path.
+
+    A mode would see more, as who imported the function by name, but costs a microsecond at every operation of
+    the model: a tenth of a small model's time at decode.
+    """
+    sdpa, multi_head, fast = (
+        F.scaled_dot_product_attention,
+        F.multi_head_attention_forward,
+        torch.backends.mha.get_fastpath_enabled(),
+    )
+    if stands_for(sdpa) is not sdpa:
+        yield
+        return
+
+    def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if has_torch_function((query, key, value)):  # a mode, as a watch is one, comes back here on its way
+            inputs = query, key, value
+            return handle_torch_function(scaled_dot_product_attention, inputs, *inputs, *args, **kwargs)
+        taker = _taker()
+        if taker is None:
+            return sdpa(query, key, value, *args, **kwargs)
+        return taker.attend(sdpa, query, key, value, *args, **kwargs)
+
+    def multi_head_attention_forward(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        taker = None if has_torch_function((query, key, value)) else _taker()
+        if taker is not None and (args[12] if len(args) > 12 else kwargs.get("need_weights", True)):
+            taker.give_weights()
+        return multi_head(query, key, value, *args, **kwargs)
+
+    multi_head_attention_forward.stands_for = multi_head  # type: ignore[attr-defined]
+    scaled_dot_product_attention.stands_for = sdpa  # type: ignore[attr-defined]
+    F.scaled_dot_product_attention = scaled_dot_product_attention
+    F.multi_head_attention_forward = multi_head_attention_forward
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention, F.multi_head_attention_forward = sdpa, multi_head
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def stands_for(function: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch's function, if it is replaced by this one; else this one."""
+    return getattr(function, "stands_for", function)
+
+
+def _taker() -> Taker | None:
+    return next((taker for taker in tuple(_takers) if taker.here), None)

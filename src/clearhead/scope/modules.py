@@ -3,7 +3,7 @@
 import inspect
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -47,6 +47,30 @@ def attentions(model: nn.Module) -> list[str]:
         if looks(module) and not any(looks(inner) for inner in module.modules() if inner is not module)
     ]
     return list(dict.fromkeys(found))
+
+
+def hosts(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that may call an attention: not PyTorch's own leaves (Linear, Softmax, ...)."""
+    for module in dict.fromkeys(model.modules()):
+        is_leaf = next(module.children(), None) is None
+        if module is model or not (is_leaf and type(module).__module__.startswith("torch.nn.")):
+            yield module
+
+
+def refuse_scripted(model: nn.Module, done: str, do: str) -> None:
+    """TorchScript runs its attentions where no hook and no function of ours is reached."""
+    for module, name in named_modules(model).items():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ClearheadError(
+                f"{name} is scripted, and inside TorchScript no attention can be {done}. "
+                f"{do} the model as it was before torch.jit.script or torch.jit.trace."
+            )
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def in_backward() -> bool:
@@ -118,11 +142,7 @@ class Running:
                         f"{self.names[module]} is being watched in another thread. "
                         "Wait until that watch has ended, or watch a copy of the model."
                     )
-        for module in self.names:
-            # PyTorch's own leaves (Linear, Softmax, ...) run no attention: the module that calls them does.
-            is_leaf = next(module.children(), None) is None
-            if is_leaf and module is not self.model and type(module).__module__.startswith("torch.nn."):
-                continue
+        for module in hosts(self.model):
             self._parameters[module] = list(inspect.signature(module.forward).parameters)
             self._hooks += [
                 module.register_forward_pre_hook(self._begin, with_kwargs=True),

@@ -101,7 +101,6 @@ class Record:
     def close(self, unseen: list[str]) -> None:
         """The watch is over."""
         self.unseen = unseen
-        self._masks = MaskReader()  # which holds on to the model's last mask, T × T
 
     @torch.no_grad()
     def add(self, sighting: Sighting) -> None:

@@ -2,26 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from clearhead.scope import multihead
-from clearhead.scope.dispatch import Kernel
+from clearhead.scope import interface, multihead
+from clearhead.scope.dispatch import Kernel, stands_for
 from clearhead.scope.modules import Frame, Running, attentions
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.tokens import Memory
-
-
-class _Given(NamedTuple):
-    """What a model gave to Transformers' kernel, before that lays it out for PyTorch's."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
 
 
 class Seams(TorchFunctionMode):
@@ -42,7 +34,6 @@ class Seams(TorchFunctionMode):
         self._numbers = {name: number for number, name in enumerate(attentions(running.model))}
         self._attentions = frozenset(self._numbers)
         self._memory = Memory()
-        self._given: _Given | None = None
         self._is_quiet = False
 
     @property
@@ -55,7 +46,7 @@ class Seams(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        reader = _READERS.get(func)
+        reader = _READERS.get(stands_for(func))
         if reader is not None and self.here:
             with torch.no_grad():
                 reader(self, result, *args, **kwargs)
@@ -63,7 +54,7 @@ class Seams(TorchFunctionMode):
 
     def look(self, implementation: str | None, kernel: Kernel) -> Kernel:
         """A kernel of Transformers that does as this one does, and is looked at."""
-        if implementation not in ("sdpa", "eager", None):
+        if implementation not in interface.KNOWN:
             return kernel
 
         def looked_at(
@@ -74,16 +65,24 @@ class Seams(TorchFunctionMode):
             attention_mask: Tensor | None,
             **kwargs: Any,
         ) -> Any:
-            if implementation == "sdpa":  # which goes on to PyTorch's function, and is noted there
-                self._given = _Given(query, key, value)
-                try:
-                    return kernel(module, query, key, value, attention_mask, **kwargs)
-                finally:
-                    self._given = None
+            if kwargs.get("cache") is not None:  # of pages that the kernel fills itself: seen further in, if at all
+                return kernel(module, query, key, value, attention_mask, **kwargs)
             with self._quiet():
                 result = kernel(module, query, key, value, attention_mask, **kwargs)
                 with torch.no_grad():
-                    self._eager(result[0], query, key, value, attention_mask, **kwargs)
+                    asked = interface.read(implementation, module, query, key, value, attention_mask, **kwargs)
+                    self._note(
+                        q=asked.q,
+                        k=asked.k,
+                        v=asked.v,
+                        mask=asked.whole_mask,
+                        causal=asked.causal and asked.bias is None,
+                        scale=asked.scale,
+                        softcap=asked.softcap,
+                        sinks=asked.sinks,
+                        dropout=asked.dropout,
+                        out=result[0].transpose(1, 2),
+                    )
             return result
 
         return looked_at
@@ -102,35 +101,6 @@ class Seams(TorchFunctionMode):
         finally:
             self._is_quiet = False
 
-    def _eager(
-        self,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None,
-        scaling: float | None = None,
-        dropout: float = 0.0,
-        softcap: float | None = None,
-        s_aux: Tensor | None = None,
-        position_bias: Tensor | None = None,
-        **_: Any,
-    ) -> None:
-        """A kernel of Transformers that computes the weights. It knows no causality but that of the mask."""
-        if position_bias is not None:
-            mask = position_bias if mask is None else position_bias + mask
-        self._note(
-            q=q,
-            k=k,
-            v=v,
-            mask=mask,
-            scale=q.shape[-1] ** -0.5 if scaling is None else float(scaling),
-            softcap=softcap,
-            sinks=s_aux,
-            dropout=float(dropout),
-            out=out.transpose(1, 2),
-        )
-
     def _sdpa(
         self,
         out: Tensor,
@@ -144,18 +114,11 @@ class Seams(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> None:
-        """`F.scaled_dot_product_attention`, called by a model or by Transformers' kernel."""
+        """`F.scaled_dot_product_attention`, called by a model."""
         if query.is_nested or query.ndim > 4:
             return
         q, k, v, mask = query, key, value, attn_mask
-        if self._given is not None:
-            # Transformers may have repeated the key heads, cut keys that a cache has not written yet, or laid
-            # the heads that share keys along the axis of a single query. What the model gave is plain.
-            q, k, v = self._given.q, self._given.k[:, :, : key.shape[2]], self._given.v[:, :, : key.shape[2]]
-            if mask is not None and query.shape[2] != q.shape[2] and mask.shape[1] > 1:
-                mask = mask.reshape(mask.shape[0], q.shape[1], 1, -1)
-            out = out.reshape(out.shape[0], q.shape[1], q.shape[2], -1)
-        elif query.ndim < 4:
+        if query.ndim < 4:
             heads = self._attention.heads
             B, T = self._attention.sequence or (1, 0)
             if heads and len(query) % heads == 0:

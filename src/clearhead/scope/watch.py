@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import nn
 
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope.dispatch import looked_at_by
-from clearhead.scope.modules import Running, attentions, class_name, named_modules
+from clearhead.scope.modules import Running, attentions, class_name, listed, named_modules, refuse_scripted
 from clearhead.scope.seams import Seams
 from clearhead.scope.sighting import Sighting
 
@@ -65,6 +64,8 @@ class Watch(Generic[R]):
     Warns:
         WatchWarning: at the end, if some of the attentions that ran were not seen.
 
+    >>> import torch
+    >>> from torch import nn
     >>> class Sightings(list):
     ...     def __init__(self, tokenizer, **options):
     ...         self.add, self.close = self.append, print
@@ -89,7 +90,7 @@ class Watch(Generic[R]):
     ) -> None:
         self._model = model
         self._attentions = attentions(model)
-        _refuse_scripted(model)
+        refuse_scripted(model, "seen", "Watch")
         self._layers = None if layers is None else _chosen(model, self._attentions, layers)
         self._make_record = partial(record, tokenizer, keep=keep, values=values)
         self._switches: ExitStack | None = None
@@ -134,30 +135,14 @@ class Watch(Generic[R]):
             )
         if self._seams.noted == 0:
             if unseen:
-                why = f"Unseen ran {_listed(unseen)}. {SEEN}"
+                why = f"Unseen ran {listed(unseen)}. {SEEN}"
             elif self._layers is not None:
                 why = "None of the chosen layers ran an attention: leave out layers= to see all that run."
             else:
                 why = f"None of the modules that ran is named an attention. {SEEN}"
             raise ClearheadError(f"{model} ran, but no attention was seen. {why}")
         if unseen:
-            warnings.warn(f"Some attentions of {model} ran unseen: {_listed(unseen)}. {SEEN}", WatchWarning, 3)
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _refuse_scripted(model: nn.Module) -> None:
-    """TorchScript runs its attentions where no hook and no mode sees them."""
-    for module, name in named_modules(model).items():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ClearheadError(
-                f"{name} is scripted, and inside TorchScript no attention can be seen. "
-                "Watch the model as it was before torch.jit.script or torch.jit.trace."
-            )
+            warnings.warn(f"Some attentions of {model} ran unseen: {listed(unseen)}. {SEEN}", WatchWarning, 3)
 
 
 def _chosen(model: nn.Module, there: list[str], layers: int | str | Iterable[int | str]) -> set[str]:
@@ -173,7 +158,7 @@ def _chosen(model: nn.Module, there: list[str], layers: int | str | Iterable[int
         if not found:
             raise ClearheadError(
                 f"{class_name(model)} has no layer {layer!r}. It has {len(there)} attentions, from 0: "
-                f"{_listed(there)}. A layer is such a number, or the name of a module."
+                f"{listed(there)}. A layer is such a number, or the name of a module."
             )
         wanted |= found
     return wanted

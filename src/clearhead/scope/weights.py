@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearhead.attend import backends, reference
+from clearhead.attend import backends, native, reference, second
 from clearhead.attend.api import checked
 from clearhead.attend.biases import Bias
 from clearhead.attend.call import Call
@@ -25,7 +25,8 @@ class Weights:
 
     Takes the arguments of `attention()` but v, which the weights do not depend on. Holds q, k and, for every
     head and query, lse and the statistics, made in one pass. `rows` and `toward` recompute just what they
-    name; `received`, `top` and `map` each take one more pass over the scores.
+    name; `received`, `top` and `map` each take one more pass over the scores, by the native kernels where
+    they take the call and `backend` does not say otherwise.
 
     >>> import clearhead as ch, torch
     >>> q, k = torch.randn(1, 4, 100, 16), torch.randn(1, 2, 100, 16)
@@ -55,7 +56,7 @@ class Weights:
     ) -> None:
         v = k[..., :0]
         call = checked(q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, score=score)
-        self._hold(call, backends.choose(call, backend).forward(call, True)[2])
+        self._hold(call, backends.choose(call, backend).forward(call, True)[2], backend in ("auto", "native"))
         if backend == "reference":  # a pass is then one tile, the whole: the plain definitions, to compare with
             self._tile = (max(self.shape[2], 1), max(self.shape[3], 1))
 
@@ -66,9 +67,10 @@ class Weights:
         weights._hold(call, statistics)
         return weights
 
-    def _hold(self, call: Call, statistics: Statistics) -> None:
+    def _hold(self, call: Call, statistics: Statistics, kernels: bool = True) -> None:
         self.call = call
         self.statistics = statistics
+        self._kernels = kernels and native.refuses(call) is None
         self._tile = call.score.tile
 
     @property
@@ -147,6 +149,8 @@ class Weights:
     def received(self) -> Float[Tensor, "B H Tk"]:
         """The column mass Σ_i w[i, j]: how much each key is looked at. One pass over the scores."""
         call, seen = self.call, self.statistics
+        if self._kernels:
+            return second.received(call, seen.max_score, seen.peak)
         total = self.lse.new_zeros(*self.shape[:2], self.shape[3])
         for rows, pieces in call.runs.tiles(*self._tile):
             for columns, _ in pieces:
@@ -162,8 +166,18 @@ class Weights:
         """
         if k < 1 or not 0 < share <= 1:
             raise ClearheadError(f"top: got k = {k}, share = {share}; expected k at least 1, 0 < share ≤ 1.")
-        call, seen = self.call, self.statistics
         n = min(k, self.shape[3])
+        if self._kernels and n <= second.LONGEST:
+            keys, best = second.top(self.call, self.statistics.max_score, self.statistics.peak, n)
+        else:
+            keys, best = self._heaviest(n)
+        before = best.cumsum(-1) - best
+        needed = (before < share * self._total()[..., None]) & (best > 0)
+        return keys.masked_fill(~needed, -1), best.masked_fill(~needed, 0)
+
+    def _heaviest(self, n: int) -> tuple[Int[Tensor, "B H Tq n"], Float[Tensor, "B H Tq n"]]:
+        """The n heaviest keys and their weights, tile by tile."""
+        call, seen = self.call, self.statistics
         keys, weights = [], []
         for rows, pieces in call.runs.tiles(*self._tile):
             shape = (*self.shape[:2], rows.stop - rows.start)
@@ -174,18 +188,15 @@ class Weights:
                 all_keys = torch.cat([best_keys, call.columns(columns).expand(w.shape)], -1)
                 best, at = torch.cat([best, w], -1).topk(n, -1)
                 best_keys = all_keys.gather(-1, at)
-            before = best.cumsum(-1) - best
-            needed = (before < share * self._total(rows)[..., None]) & (best > 0)
-            keys.append(best_keys.masked_fill(~needed, -1))
-            weights.append(best.masked_fill(~needed, 0))
+            keys.append(best_keys)
+            weights.append(best)
         return torch.cat(keys, 2), torch.cat(weights, 2)
 
-    def _total(self, rows: slice) -> Float[Tensor, "B H m"]:
+    def _total(self) -> Float[Tensor, "B H Tq"]:
         """The weight that all the keys of a row hold: 1, or less where a sink takes its part."""
-        lse = self.lse[:, :, rows]
         if self.call.sinks is None:
-            return torch.ones_like(lse)
-        return -torch.expm1(self.call.sinks[:, None].to(lse.dtype) - lse)
+            return torch.ones_like(self.lse)
+        return -torch.expm1(self.call.sinks[:, None].to(self.lse.dtype) - self.lse)
 
     @torch.no_grad()
     def map(
@@ -210,10 +221,12 @@ class Weights:
             )
         height, width = min(size[0], bottom - top), min(size[1], right - left)
         device = self.call.q.device
-        row_cell = torch.arange(bottom - top, device=device) * height // (bottom - top)
-        column_cell = torch.arange(right - left, device=device) * width // (right - left)
         region = self.call.take(torch.arange(top, bottom, device=device))
         max_score, peak = (x[:, :, top:bottom] for x in (self.statistics.max_score, self.statistics.peak))
+        if self._kernels:
+            return second.picture(region, max_score, peak, slice(left, right), (height, width))
+        row_cell = torch.arange(bottom - top, device=device) * height // (bottom - top)
+        column_cell = torch.arange(right - left, device=device) * width // (right - left)
         picture = peak.new_zeros(*self.shape[:2], height, width)
         for part, pieces in region.runs.tiles(*self._tile):
             for piece, _ in pieces:

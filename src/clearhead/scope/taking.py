@@ -1,0 +1,150 @@
+"""Taking one attention that a model asks for: as a Call, on our kernels, or the reason why not."""
+
+import threading
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import Parameter
+
+from clearhead.attend import library
+from clearhead.attend.api import autocasted, without_autocast
+from clearhead.attend.backends import BACKENDS
+from clearhead.attend.biases import Bias, dense
+from clearhead.attend.call import Call
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.patterns import causal, full
+from clearhead.attend.runs import Runs
+from clearhead.attend.scores import Scaled
+from clearhead.scope.interface import Asked
+from clearhead.scope.masks import MaskReader, masked
+
+SCALED = Scaled()
+FULL, CAUSAL = full(), causal(align="start")
+
+
+class _Masks(threading.local):
+    """The masks that this thread has read."""
+
+    def __init__(self) -> None:
+        self.reader = MaskReader()
+
+
+_masks = _Masks()
+
+
+def taken(asked: Asked, backend: str) -> Tensor | str:
+    """What was asked for, (B, H, Tq, Dv), computed by a backend; or why it can't, as the end of a sentence."""
+    reason = why_absent(backend) or _why_not(asked)
+    if reason is not None:
+        return reason
+    asked.q, asked.k, asked.v = autocasted(asked.q, asked.k, asked.v)
+    with without_autocast(asked.q):
+        call = _call(asked)
+        refusal: str | None = BACKENDS[backend].refuses(call)
+        if refusal is not None:
+            return refusal
+        out: Tensor = BACKENDS[backend].forward(call, False)[0]
+    return out
+
+
+def why_absent(backend: str) -> str | None:
+    """Why a backend isn't there at all, or None."""
+    if backend not in BACKENDS:
+        return f"there is no backend {backend!r} here, only {' and '.join(BACKENDS)}"
+    return library.missing() if backend == "native" else None
+
+
+def _why_not(asked: Asked) -> str | None:
+    """What no backend is asked for here, or None."""
+    q, k, v = asked.q, asked.k, asked.v
+    masks = [mask for mask in (asked.mask, asked.bias) if mask is not None]
+    for x in (q, k, v, *masks):
+        if type(x) is not Tensor and type(x) is not Parameter:
+            return f"its tensors are of a class of their own, {type(x).__name__}"
+    if q.device.type != "cpu":
+        return f"its tensors are on {q.device}, not on the CPU"
+    if q.is_nested or k.is_nested or v.is_nested:
+        return "its tensors are nested"
+    if torch._C._is_tracing():
+        return "it is being traced, which records PyTorch's own operations"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "it runs inside a transform of torch.func"
+    if not 0 <= asked.dropout < 1:
+        return f"its dropout is {asked.dropout}"
+    (B, H, Tq, D), (Bk, K, Tk, Dk) = q.shape, k.shape
+    if k.shape[:3] != v.shape[:3] or D != Dk or K == 0 or H % K or not (B == Bk or 1 in (B, Bk)):
+        return f"its shapes, {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}, don't fit each other"
+    scores = (max(B, Bk), H, Tq, Tk)
+    for mask in masks:
+        shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)
+        if len(shape) != 4 or any(n not in (1, m) for n, m in zip(shape, scores, strict=True)):
+            return f"its mask, {tuple(mask.shape)}, doesn't fit its scores, {scores}"
+    return None
+
+
+def options(asked: Asked) -> dict[str, Any]:
+    """What `attention()` is to be called with, besides q, k and v."""
+    runs, bias = _said(asked)
+    return {
+        "pattern": masked(runs),
+        "bias": bias,
+        "scale": asked.scale,
+        "softcap": asked.softcap,
+        "sinks": asked.sinks,
+        "dropout": asked.dropout,
+    }
+
+
+def _said(asked: Asked) -> tuple[Runs, Bias | None]:
+    """Who may see whom, and the bias."""
+    Tq, Tk = asked.q.shape[2], asked.k.shape[2]
+    masks = [mask for mask in (asked.mask, asked.bias) if mask is not None]
+    runs: Runs | None = _runs(CAUSAL, Tq, Tk, asked.q.device) if asked.causal else None
+    bias: Bias | None = None
+    for mask in masks:
+        pattern, added = _masks.reader.read(mask, Tq, Tk)
+        if pattern is not None:
+            seen = pattern.runs(Tq, Tk, asked.q.device)
+            runs = seen if runs is None else runs & seen
+        if added is not None:
+            bias = added if bias is None else dense(masks[0] + masks[1])
+    return _runs(FULL, Tq, Tk, asked.q.device) if runs is None else runs, bias
+
+
+def _call(asked: Asked) -> Call:
+    """The attention in our own words. What is the same in every layer is made once."""
+    q, k, v = asked.q, asked.k, asked.v
+    if q.shape[0] != k.shape[0]:  # one serves the whole batch
+        B = max(q.shape[0], k.shape[0])
+        q, k, v = (x.expand(B, -1, -1, -1) for x in (q, k, v))
+    runs, bias = _said(asked)
+    return Call(
+        q=q,
+        k=k,
+        v=v,
+        sinks=asked.sinks,
+        bias_weights=() if bias is None else bias.weights,
+        score_weights=(),
+        runs=runs,
+        bias=bias,
+        score=SCALED,
+        scale=asked.scale,
+        softcap=asked.softcap,
+        dropout=asked.dropout,
+        queries=_positions(q.shape[2]),
+        past=k.shape[2] - q.shape[2],
+    )
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is remembered may be used in training too
+def _runs(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
+    return pattern.runs(Tq, Tk, device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _positions(Tq: int) -> Tensor:
+    return torch.arange(Tq, device="cpu")
