@@ -1,0 +1,1 @@
+"""Clearhead beside its peers, measured: `python -m benchmarks`, or `make bench`."""
