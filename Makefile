@@ -97,7 +97,8 @@ $(PEERS): requirements-bench.lock $(READY)
 # The library is built beside its sources, where an installed one lies too. Without a compiler none is, and it says so.
 $(NATIVE): $(READY) CMakeLists.txt $(KERNELS)
 	$(BIN)/cmake -S . -B build/native -G Ninja --log-level=WARNING \
-		-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/src/clearhead/kernels
+		-DCLEARHEAD_WERROR=ON -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/src/clearhead/kernels
 	$(BIN)/cmake --build build/native
 	@touch $@
 

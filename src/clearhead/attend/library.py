@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 import torch
@@ -109,7 +109,6 @@ def _load() -> ctypes.CDLL | str:
         function.argtypes, function.restype = (POINTER(NativeCall),), None
     library.clearhead_work.argtypes, library.clearhead_work.restype = (POINTER(NativeCall),), c_int64
     library.clearhead_tile.argtypes, library.clearhead_tile.restype = (), c_int64
-    library.clearhead_peak.argtypes, library.clearhead_peak.restype = (c_int64,), c_double
     library.clearhead_isa.restype = c_char_p
     library.clearhead_isa_here.argtypes, library.clearhead_isa_here.restype = (c_int,), c_char_p
     library.clearhead_choose_isa.argtypes, library.clearhead_choose_isa.restype = (c_char_p,), c_int

@@ -136,5 +136,4 @@ void clearhead_map(const Call* call) { current().kernels->map(*call); }
 void clearhead_top(const Call* call) { current().kernels->top(*call); }
 int64_t clearhead_work(const Call* call) { return current().kernels->work(*call); }
 int64_t clearhead_tile(void) { return current().kernels->tile; }
-double clearhead_peak(int64_t steps) { return current().kernels->peak(steps); }
 }

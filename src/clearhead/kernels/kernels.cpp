@@ -3,7 +3,6 @@
 #include "decode.h"
 #include "forward.h"
 #include "map.h"
-#include "peak.h"
 #include "received.h"
 #include "table.h"
 #include "top.h"
@@ -15,5 +14,5 @@ namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
     here::forward, here::backward, here::decode,         here::received, here::map,
-    here::top,     here::work,     here::KEYS * here::Q, here::peak,
+    here::top,     here::work,     here::KEYS * here::Q,
 };

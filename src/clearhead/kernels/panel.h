@@ -16,7 +16,11 @@ namespace clearhead::ISA {
 struct bfloat16 {
     uint16_t bits;
 };
+#if defined(__aarch64__)
+typedef __fp16 float16; /* GCC 12 has no other in C++ there */
+#else
 typedef _Float16 float16;
+#endif
 
 typedef uint16_t half_bits __attribute__((vector_size(2 * W), aligned(2), may_alias));
 typedef uint32_t word_bits __attribute__((vector_size(4 * W), may_alias));

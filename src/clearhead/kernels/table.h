@@ -11,5 +11,4 @@ struct Kernels {
     void (*top)(const Call&);
     int64_t (*work)(const Call&);  /* how many pairs the forward scores */
     int64_t tile;                  /* how many scores a thread holds at a time */
-    double (*peak)(int64_t steps); /* FLOPs that one thread does in so many steps of nothing but multiply-adds */
 };
