@@ -13,6 +13,5 @@
 namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
-    here::forward, here::backward, here::decode,         here::received, here::map,
-    here::top,     here::work,     here::KEYS * here::Q,
+    here::forward, here::backward, here::decode, here::received, here::map, here::top, here::work, here::KEYS * here::Q,
 };
