@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clearhead.attend import library, native, reference
+from clearhead.attend import library, native, reference, tiled
 from clearhead.attend.api import checked
 from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics, of_weights
@@ -87,6 +87,8 @@ def check_forward(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> None:
     expected = of_weights(s, w, lse, exact.sinks, exact.runs.dense(), exact.queries[:, None] + exact.past)
     scores = expected.max_score[expected.max_score.isfinite()].abs()
     rounding = 16 * EPSILON * (1 + (float(scores.max()) if scores.numel() else 0))
+    if q.dtype == torch.bfloat16:  # whose weights are rounded anyway: 2^x by a polynomial of degree 4
+        rounding += 3e-6
     allowed = (2 * ROUNDING[q.dtype] + rounding) * size + 1e-6
     for isa in library.isas():
         with using(isa):
@@ -152,6 +154,7 @@ def check_gradients(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> None:
     dout = torch.randn(*q.shape[:3], v.shape[-1]).to(q.dtype).double()
     dlse = torch.randn(q.shape[:3]).double()
     expected, sizes = pull(exact, reference.forward, dout, dlse), terms(exact, dout, dlse)
+    others = pull(call, tiled.forward, dout, dlse)
     rounding = 1e-5 + ROUNDING[q.dtype]
     for isa in library.isas():
         with using(isa):
@@ -161,8 +164,9 @@ def check_gradients(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> None:
             error, allowed = (x.double() - y).abs(), rounding * (6 * size + y.abs()) + 1e-7
             worst = float((error / allowed).max()) if error.numel() else 0.0
             assert worst <= 1, f"{isa} d{name}: {error.max():.1e} off, {worst:.1f} times too far"
-        for x, y in zip(ours[3:], expected[3:], strict=True):  # sums over many pairs: few numbers, all of one size
-            most = 4 * rounding * float(y.abs().max())
+        # Sums over many pairs, which may cancel: what rounding leaves of them shows in another backend's error.
+        for x, y, other in zip(ours[3:], expected[3:], others[3:], strict=True):
+            most = 4 * rounding * float(y.abs().max()) + 2 * float((other.double() - y).abs().max())
             torch.testing.assert_close(
                 x.double(), y, atol=most, rtol=4 * rounding, msg=lambda m, isa=isa: f"{isa} bias or sinks: {m}"
             )
