@@ -31,6 +31,15 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def core_in_ci() -> None:
+    """Where there is no native core, its tests are skipped; but CI has one."""
+    from clearhead.attend import library
+
+    if IN_CI and library.missing():
+        pytest.fail(str(library.missing()))
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium, driven by Selenium. CI has one; elsewhere a test is skipped without it."""

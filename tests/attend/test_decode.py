@@ -32,10 +32,8 @@ def native(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(str(library.missing()))
     if request.param not in library.isas():
         pytest.skip(f"this machine or this build has no {request.param}")
-    before = library.isa()
-    library.choose_isa(request.param)
-    yield "native"
-    library.choose_isa(before)
+    with library.using(request.param):
+        yield "native"
 
 
 @pytest.fixture(params=("native", "tiled"))

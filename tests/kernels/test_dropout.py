@@ -35,15 +35,13 @@ def test_the_mask_is_that_of_the_pair_alone(qkv: Any) -> None:
     """Not of the instruction set, the threads, the type, the number of queries, keys or heads around it."""
     masks = []
     for isa in library.isas():
-        before = library.isa()
-        library.choose_isa(isa)
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            masks += [kept(2, 3, 130, 140), kept(2, 3, 130, 140, dtype=torch.bfloat16)]
-        masks += [kept(2, 3, 130, 200)[..., :140]]
-        few = kept(1, 3, 5, 140)
-        assert torch.equal(few[0], masks[0][0, :, :5])
-        library.choose_isa(before)
+        with library.using(isa):
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                masks += [kept(2, 3, 130, 140), kept(2, 3, 130, 140, dtype=torch.bfloat16)]
+            masks += [kept(2, 3, 130, 200)[..., :140]]
+            few = kept(1, 3, 5, 140)
+            assert torch.equal(few[0], masks[0][0, :, :5])
     assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 

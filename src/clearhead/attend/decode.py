@@ -77,7 +77,7 @@ def decode(
     q, k, v = autocasted(q, k, v)
     with without_autocast(q):
         valid = _checked(q, k, v, lengths, blocks, window, bias, softcap, sinks)
-        reason = _refuses(q, v)
+        reason = native.refuses_tensors(q, v) or library.missing()
         if backend == "native" and reason:
             raise ClearheadError(f"backend 'native' can't do this call: {reason}. backend='auto' takes one that can.")
         options: dict[str, Any] = {"scale": scale, "softcap": softcap, "sinks": sinks}
@@ -171,17 +171,6 @@ def _check_blocks(blocks: Tensor, valid: list[int], pool: int, block: int) -> No
                 )
 
 
-def _refuses(q: Tensor, v: Tensor) -> str | None:
-    """Why the native core can't take the call, or None."""
-    if q.device.type != "cpu":
-        return f"its kernels run on the CPU, and q is on {q.device}"
-    if q.dtype not in operators.TYPES:
-        return f"its kernels compute in float32, and q is {q.dtype}"
-    if max(q.shape[-1], v.shape[-1]) > native.WIDEST:
-        return f"its kernels take heads up to {native.WIDEST} wide, and D = {q.shape[-1]}, Dv = {v.shape[-1]}"
-    return library.missing()
-
-
 def _native(
     q: Tensor,
     k: Tensor,
@@ -202,7 +191,7 @@ def _native(
     stops = [max(length - Tq + r + 1, 0) for length in valid for r in range(Tq)]
     starts = [max(0, s - (window or s)) for s in stops]
     start, stop, lengths = (_ints(x) for x in (starts, stops, valid))
-    table = _table(bias, Tq, Tk)
+    table = None if bias is None else native.by_distance(bias, bias.weights, Tq, Tk)
     sinks = None if sinks is None else sinks.float().contiguous()
     out, lse = q.new_empty(B, H, Tq, Dv), torch.empty(B, H, Tq)
     call = library.NativeCall(
@@ -245,14 +234,6 @@ def _native(
 def _ints(numbers: list[int]) -> ctypes.Array[ctypes.c_int32]:
     """An array in C: of a few numbers it is made ten times sooner than a tensor."""
     return (ctypes.c_int32 * len(numbers))(*numbers)
-
-
-def _table(bias: Bias | None, Tq: int, Tk: int) -> Tensor | None:
-    """The bias by distance, `(H or 1, Tq + Tk − 1)`: entry i − j + Tk − 1."""
-    if bias is None:
-        return None
-    behind = torch.arange(Tq + Tk - 1) - (Tk - 1)
-    return bias.at(behind, torch.zeros_like(behind), Tk - Tq, *bias.weights)[0].float().contiguous()
 
 
 def _one_by_one(

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
@@ -145,6 +147,17 @@ def choose_isa(name: str) -> None:
     """Takes another instruction set from here on: for tests, and for measuring."""
     if not loaded().clearhead_choose_isa(name.encode()):
         raise ClearheadError(f"isa: got {name!r}; this machine and this build have {', '.join(isas())}.")
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Takes another instruction set for a while."""
+    before = isa()
+    choose_isa(name)
+    try:
+        yield
+    finally:
+        choose_isa(before)
 
 
 def threads() -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.attend import library, operators
-from clearhead.attend.biases import dense
+from clearhead.attend.biases import Bias, dense
 from clearhead.attend.call import Call, drawn_seed
 from clearhead.attend.scores import Dot
 from clearhead.attend.statistics import Statistics, normalised
@@ -55,10 +55,13 @@ def bias_tensors(call: Call) -> tuple[Tensor | None, Tensor | None]:
                 pairs = pairs.narrow(dim, 0, 1)
         return None, pairs if pairs.dtype in operators.TYPES else pairs.float()
     Tk = call.k.shape[2]
-    Tq = Tk - call.past
+    return by_distance(call.bias, call.bias_weights, Tk - call.past, Tk), None
+
+
+def by_distance(bias: Bias, weights: tuple[Tensor, ...], Tq: int, Tk: int) -> Tensor:
+    """A bias that hangs on the distance alone, as a table: entry i − j + Tk − 1 of each head."""
     behind = torch.arange(Tq + Tk - 1) - (Tk - 1)
-    table = call.bias.at(behind, torch.zeros_like(behind), call.past, *call.bias_weights)[0]
-    return table.float().contiguous(), None
+    return bias.at(behind, torch.zeros_like(behind), Tk - Tq, *weights)[0].float().contiguous()
 
 
 def _statistics(call: Call, lse: Tensor, seen: Tensor, peak_at: Tensor) -> Statistics:
@@ -80,20 +83,26 @@ def work(call: Call) -> tuple[int, int]:
 
 def refuses(call: Call) -> str | None:
     """Why this backend can't take the call, or None."""
-    return library.missing() or next(_obstacles(call), None)
+    return library.missing() or refuses_tensors(call.q, call.v) or next(_obstacles(call), None)
 
 
 def _obstacles(call: Call) -> Iterator[str]:
-    D, Dv = call.q.shape[-1], call.v.shape[-1]
-    if call.q.device.type != "cpu":
-        yield f"its kernels run on the CPU, and q is on {call.q.device}"
-    if call.q.dtype not in operators.TYPES:
-        yield f"its kernels compute in float32, and q is {call.q.dtype}"
+    D = call.q.shape[-1]
     if not isinstance(call.score, Dot):
         yield f"its kernels score by dot products, and the score is {type(call.score).__name__}"
     elif D != call.k.shape[-1]:
         yield f"a dot product needs queries and keys of one width: got D = {D} in q, {call.k.shape[-1]} in k"
-    if max(D, Dv) > WIDEST:
-        yield f"its kernels take heads up to {WIDEST} wide, and D = {D}, Dv = {Dv}"
     if call.in_forward_mode:
         yield "it has no forward-mode derivative"
+
+
+def refuses_tensors(q: Tensor, v: Tensor) -> str | None:
+    """Why no kernel takes these tensors, or None."""
+    D, Dv = q.shape[-1], v.shape[-1]
+    if q.device.type != "cpu":
+        return f"its kernels run on the CPU, and q is on {q.device}"
+    if q.dtype not in operators.TYPES:
+        return f"its kernels compute in float32, and q is {q.dtype}"
+    if max(D, Dv) > WIDEST:
+        return f"its kernels take heads up to {WIDEST} wide, and D = {D}, Dv = {Dv}"
+    return None

@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -70,20 +69,10 @@ def numbers() -> Iterator[Numbers]:
     for name in BACKENDS:
         if name == "native" and library.missing() is None:
             for isa in library.isas():
-                with _on(isa):
+                with library.using(isa):
                     yield from (_numbers(name, dtype, f"{name} on {isa}") for dtype in TOLERANCE)
         else:
             yield from (_numbers(name, dtype, name) for dtype in TOLERANCE)
-
-
-@contextmanager
-def _on(isa: str) -> Iterator[None]:
-    before = library.isa()
-    library.choose_isa(isa)
-    try:
-        yield
-    finally:
-        library.choose_isa(before)
 
 
 def _numbers(backend: str, dtype: torch.dtype, label: str) -> Numbers:

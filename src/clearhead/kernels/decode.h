@@ -82,19 +82,10 @@ inline Memory lay_out(const Call& c, int64_t rows, char* memory) {
 /* Task `index`'s rows: who they are and what they see. */
 inline void take_rows(Piece& piece, const Call& c, int64_t index) {
     Block& block = piece.block;
-    int64_t blocks = blocks_of_unit(c), unit = index / blocks % units(c), G = c.H / c.K;
-    block.c = &c;
-    block.b = index / blocks / units(c);
-    block.kv = folded(c) ? unit : unit / G;
-    block.first = index % blocks * Q;
-    block.count = least(rows_of_unit(c) - block.first, Q);
-    block.vectors = (int)((block.count + W - 1) / W);
+    number(block, c, index);
     int64_t shift = c.lengths ? c.lengths[block.b] - c.Tk : 0;
     piece.seen = {c.Tk, 0};
-    for (int64_t lane = 0; lane < block.vectors * W; ++lane) {
-        int64_t row = block.first + least(lane, block.count - 1);
-        block.head[lane] = folded(c) ? unit * G + row / c.Tq : unit;
-        if (lane >= block.count) continue;
+    for (int64_t lane = 0; lane < block.count; ++lane) {
         int64_t i = block.query_row((int)lane), R = c.runs.R;
         block.query[lane] = c.queries ? c.queries[i] : i;
         block.position[lane] = block.query[lane] + c.past + shift;

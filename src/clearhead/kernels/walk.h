@@ -72,8 +72,8 @@ inline const T* row_at(const Tensor& x, int64_t b, int64_t h, int64_t i) {
     return static_cast<const T*>(x.data) + b * x.batch + h * x.head + i * x.row;
 }
 
-/* The rows of block number `index`, their runs, and a walk that stands before the first tile. */
-inline void enter(Block& block, const Call& c, int64_t index, Arena& arena) {
+/* Which rows block number `index` is of; the heads of its lanes, those beyond its count too. */
+inline void number(Block& block, const Call& c, int64_t index) {
     int64_t blocks = blocks_of_unit(c), unit = index / blocks % units(c), G = c.H / c.K;
     block.c = &c;
     block.b = index / blocks / units(c);
@@ -81,6 +81,13 @@ inline void enter(Block& block, const Call& c, int64_t index, Arena& arena) {
     block.first = index % blocks * Q;
     block.count = least(rows_of_unit(c) - block.first, Q);
     block.vectors = (int)((block.count + W - 1) / W);
+    for (int lane = 0; lane < Q; ++lane)
+        block.head[lane] = folded(c) ? unit * G + (block.first + least(lane, block.count - 1)) / c.Tq : unit;
+}
+
+/* The rows of block number `index`, their runs, and a walk that stands before the first tile. */
+inline void enter(Block& block, const Call& c, int64_t index, Arena& arena) {
+    number(block, c, index);
     block.one_head = !folded(c);
     block.in_order = block.one_head;
     block.R = c.runs.R;
@@ -91,9 +98,7 @@ inline void enter(Block& block, const Call& c, int64_t index, Arena& arena) {
     block.cover = arena.take<int32_t>(tiles);
     int64_t low = c.Tk, high = 0;
     for (int lane = 0; lane < Q; ++lane) {
-        int64_t r = block.first + least(lane, block.count - 1);
         int64_t i = block.query_row(lane);
-        block.head[lane] = folded(c) ? unit * G + r / c.Tq : unit;
         block.query[lane] = c.queries ? c.queries[i] : i;
         block.position[lane] = block.query[lane] + c.past;
         if (lane && lane < block.count && block.position[lane] != block.position[lane - 1] + 1) block.in_order = false;
