@@ -1,10 +1,15 @@
-"""What several tests of view share: two small models, compared."""
+"""What several tests of view share: two small models, compared, and a browser that opens pages."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import clearhead as ch
 from clearhead.view.compared import Compared
+from tests.view.browsing import Open, at, until
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,22 @@ def compared() -> Compared:
             model(torch.randn(1, 12, 16))
         records.append(seen)
     return ch.compare(*records)
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Open]:
+    """Opens a page at a place, in a theme, and waits until it is there; then nothing may be amiss."""
+
+    def to(page: Path | str, place: str = "", *, theme: str = "light", width: int = 1400, height: int = 900) -> Any:
+        feature = {"name": "prefers-color-scheme", "value": theme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get("about:blank")
+        browser.get((page.as_uri() if isinstance(page, Path) else page) + place)
+        until(browser, lambda: at(browser))
+        return browser
+
+    browser.get_log("browser")
+    yield to
+    assert browser.get_log("browser") == []

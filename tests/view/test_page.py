@@ -4,7 +4,7 @@ import http.server
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from clearhead.errors import ClearheadError
 from clearhead.view import page
 from clearhead.view.payload import LayerView
+from tests.view.browsing import Open, at, find, press, texts, until, write
 
 ATTACK = "</script><script>document.title = 'in'</script><img src=x onerror=\"document.title = 'in'\">"
 TEXT = ["Oh", " dear", "!", "\n", "", " ", ATTACK, "<0x0A>", "\udcf0", "\r\t\u200b", " Oh", " dear"] + [
@@ -65,50 +66,13 @@ def layers() -> list[LayerView]:
 def written(layers: list[LayerView], tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {"Model": ATTACK, "Attentions seen": "5"}
     path = tmp_path_factory.mktemp("page") / "look.html"
-    return page.write(path, layers, title=ATTACK, heads=head_table(layers[:3]), facts=facts)
-
-
-Open = Callable[..., Any]
+    return write(path, layers, title=ATTACK, heads=head_table(layers[:3]), facts=facts)
 
 
 @pytest.fixture
-def opened(browser: Any, written: Path) -> Iterator[Open]:
+def opened(visit: Open, written: Path) -> Open:
     """Opens the page at a place, in a theme, and waits until it is there; then nothing may be amiss."""
-
-    def to(place: str = "", *, theme: str = "light", width: int = 1400) -> Any:
-        feature = {"name": "prefers-color-scheme", "value": theme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get("about:blank")
-        browser.get(written.as_uri() + place)
-        until(browser, lambda: at(browser))
-        return browser
-
-    browser.get_log("browser")
-    yield to
-    assert browser.get_log("browser") == []
-
-
-def until(browser: Any, true: Callable[[], Any]) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: true())
-
-
-def find(browser: Any, selector: str) -> list[Any]:
-    return list(browser.find_elements("css selector", selector))
-
-
-def texts(browser: Any, selector: str) -> list[str]:
-    """All at once, and what is scrolled out of sight too."""
-    script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
-    return list(browser.execute_script(script, selector))
-
-
-def at(browser: Any) -> str:
-    """The place that the page shows by now."""
-    return browser.execute_script("return document.getElementById('clearhead')?.dataset.at ?? ''")
+    return partial(visit, written)
 
 
 def point(browser: Any, side: str, position: int) -> None:
@@ -118,12 +82,6 @@ def point(browser: Any, side: str, position: int) -> None:
     browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", token)
     ActionChains(browser).move_to_element(token).perform()
     until(browser, lambda: find(browser, f".column.{side} .pointed[data-position='{position}']"))
-
-
-def press(browser: Any, *keys: str) -> None:
-    from selenium.webdriver import ActionChains
-
-    ActionChains(browser).send_keys(*keys).perform()
 
 
 def numbers(browser: Any) -> dict[int, float]:
@@ -411,7 +369,7 @@ def test_a_page_that_was_cut_off_says_so(browser: Any, written: Path, tmp_path: 
 def test_thirty_layers_of_nine_heads_and_two_hundred_tokens_take_less_than_3_mb(tmp_path: Path) -> None:
     texts = [f" token{j}" for j in range(200)]
     layers = [causal_layer(index, 9, texts) for index in range(30)]
-    path = page.write(tmp_path / "look.html", layers, title="size", heads=head_table(layers), facts={})
+    path = write(tmp_path / "look.html", layers, title="size", heads=head_table(layers), facts={})
     assert sum(int(layer.listed.sum()) for layer in layers) > 1_000_000  # no easy case
     assert path.stat().st_size < 3_000_000
 
@@ -426,10 +384,8 @@ def test_the_pages_are_one_script_each_and_need_every_module() -> None:
 def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(
     tmp_path: Path, layers: list[LayerView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ClearheadError, match=r"A page of no attentions was asked for\. Give at least one LayerView"):
-        page.write(tmp_path / "look.html", [], title="", heads=[], facts={})
     with pytest.raises(ClearheadError, match=r"there is no folder .*nowhere\. Make it"):
-        page.write(tmp_path / "nowhere" / "look.html", layers, title="", heads=[], facts={})
+        write(tmp_path / "nowhere" / "look.html", layers, title="", heads=[], facts={})
     (tmp_path / "look.html").write_text("the page of yesterday")
 
     def full(*_: object) -> None:
@@ -437,11 +393,11 @@ def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="the disk is full"):
-        page.write(tmp_path / "look.html", layers, title="", heads=[], facts={})
+        write(tmp_path / "look.html", layers, title="", heads=[], facts={})
     assert [file.name for file in tmp_path.iterdir()] == ["look.html"]
     assert (tmp_path / "look.html").read_text() == "the page of yesterday"
 
 
 def test_a_title_may_hold_bytes_that_are_no_text(tmp_path: Path, layers: list[LayerView]) -> None:
-    path = page.write(tmp_path / "look.html", layers, title="caf\udce9", heads=[], facts={})
+    path = write(tmp_path / "look.html", layers, title="caf\udce9", heads=[], facts={})
     assert "<title>caf&#56553;</title>" in path.read_text(encoding="utf-8")

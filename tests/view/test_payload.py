@@ -2,7 +2,6 @@
 
 import json
 import math
-import zlib
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from hypothesis import given
 
 from clearhead.errors import ClearheadError
-from clearhead.view.payload import LayerView, contents, pack, width
+from clearhead.view.contents import contents, held
+from clearhead.view.payload import LayerView, pack, width
 
 
 def heaviest(weights: torch.Tensor, most: int, enough: float = 0.99) -> LayerView:
@@ -36,13 +36,13 @@ def causal(heads: int, tokens: int) -> torch.Tensor:
 
 def unpack(layer: LayerView) -> tuple[torch.Tensor, torch.Tensor]:
     """The dense weights (H, Tq, Tk) and rests (H, Tq) that a reader of the packed bytes finds."""
-    packed = zlib.decompress(pack(layer))
-    H, Tq, integer = layer.heads, len(layer.queries), f"<u{width(layer)}"
+    packed, size = pack(layer), width(len(layer.keys))
+    H, Tq, integer = layer.heads, len(layer.queries), f"<u{size}"
     counts = np.frombuffer(packed, integer, H * Tq).astype(int)
     listed = counts.sum()
-    at = H * Tq * width(layer)
+    at = H * Tq * size
     gaps = np.frombuffer(packed, integer, listed, at).astype(int)
-    at += listed * width(layer)
+    at += listed * size
     rests = (np.frombuffer(packed, "u1", H * Tq, at) / 255) ** 2
     weights = (np.frombuffer(packed, "u1", listed, at + H * Tq) / 255) ** 2
     assert len(packed) == at + H * Tq + listed
@@ -72,7 +72,7 @@ def test_each_weight_comes_back_within_the_bound_of_8_bits(heads: int, tokens: i
 def test_an_integer_is_as_wide_as_the_keys_need(tokens: int, bytes_: int) -> None:
     keys = torch.tensor([[[tokens - 1, 0]]])
     layer = LayerView("a", "cross", ["q"], ["k"] * tokens, keys, torch.tensor([[[0.75, 0.25]]]))
-    assert width(layer) == bytes_
+    assert width(len(layer.keys)) == bytes_
     read, _ = unpack(layer)
     assert read[0, 0, [0, -1]].tolist() == pytest.approx([0.25, 0.75], abs=0.004)
 
@@ -93,10 +93,10 @@ def test_the_share_is_what_the_listed_keys_hold_and_passes_over_empty_rows() -> 
     keys = torch.tensor([[[0, -1], [0, 1], [-1, -1]]])
     weights = torch.tensor([[[1.0, 0.0], [0.5, 0.1], [0.0, 0.0]]])
     layer = LayerView("a", "cross", ["a", "b", "c"], ["x", "y"], keys, weights)
-    share = contents([layer], title="", heads=[], facts={})["share"]
+    share = held([layer])
     assert share == {"mean": pytest.approx(0.8), "worst": pytest.approx(0.6)}
     nothing = LayerView("a", "cross", ["c"], ["x"], torch.tensor([[[-1]]]), torch.zeros(1, 1, 1))
-    assert contents([nothing], title="", heads=[], facts={})["share"] is None
+    assert held([nothing]) is None
 
 
 def test_statistics_are_found_by_name_and_head_and_hold_no_nan() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from clearhead.scope.compare import ROWS, Comparison
 from clearhead.scope.record import Record
 from clearhead.view import page
-from clearhead.view.payload import number
+from clearhead.view.contents import number
 
 DIGITS = 7
 """As many as a number of float32 has, so that the page sorts heads as Python does."""
@@ -46,8 +46,7 @@ class Compared(Comparison):
             ],
         }
         title = " → ".join(names)
-        styles = ["style.css", "comparison.css"]
-        return page.put(path, page.document(title, contents, [], entry="compare.js", styles=styles))
+        return page.put(path, page.document(title, contents, {}, entry="compare.js"))
 
     def how_rows(self) -> str:
         """How the heads' rows were compared, in a sentence."""

@@ -1,12 +1,42 @@
-"""Fitting: as many of each query's heaviest keys as the budget of a page has room for."""
+"""Fitting: what of a scene a saved page holds, within a budget of bytes."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from clearhead.view.contents import held
 from clearhead.view.payload import LayerView, pack
+from clearhead.view.scene import MOST, Scene, view
 
 BASE64 = 4 / 3
 """How many bytes a byte takes in a page."""
+LISTS = 0.7
+"""The part of the budget that the lists of heaviest keys may take; other blocks share the rest and what these leave."""
+SAMPLED = 5
+"""Of so many layers the sizes are measured, of the others taken to be alike, until a size is found that may fit."""
+
+
+def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The contents and the blocks of a page of a scene, the blocks in so many bytes.
+
+    As many of each query's heaviest keys as there is room for, one at least; then other blocks, the most useful first.
+    """
+    views = fitting([view(layer, scene.batch, most) for layer in scene.layers], int(LISTS * budget))
+    blocks = {f"layer-{n}": zlib.compress(pack(one)) for n, one in enumerate(views)}
+    left = budget - BASE64 * sum(map(len, blocks.values()))
+    full: set[str] = set()
+    for name in scene.worth_saving():
+        kind = name.partition("-")[0]
+        if kind in full:
+            continue
+        block = scene.block(name)
+        if BASE64 * len(block) > left:
+            full.add(kind)
+        else:
+            blocks[name] = block
+            left -= BASE64 * len(block)
+    return {**scene.contents, "share": held(views), "live": False}, blocks
 
 
 def fitting(layers: Sequence[LayerView], budget: int) -> list[LayerView]:
@@ -15,11 +45,24 @@ def fitting(layers: Sequence[LayerView], budget: int) -> list[LayerView]:
     One key a query is kept whatever it takes.
     """
     most = max((layer.top_keys.shape[-1] for layer in layers), default=0)
-    fits = list(layers)
-    while (size := BASE64 * sum(len(pack(layer)) for layer in fits)) > budget and most > 1:
+    some = layers[:: max(1, len(layers) // SAMPLED)]
+    # Only what may fit, by a few layers, is measured as a whole.
+    while most > 1 and (
+        (size := len(layers) / len(some) * _size(_cut(some, most))) > budget
+        or (size := _size(_cut(layers, most))) > budget
+    ):
         most = max(1, min(most - 1, int(most * budget / size)))
-        fits = [
-            replace(layer, top_keys=layer.top_keys[..., :most], top_weights=layer.top_weights[..., :most])
-            for layer in layers
-        ]
-    return fits
+    return _cut(layers, most)
+
+
+def _cut(layers: Sequence[LayerView], most: int) -> list[LayerView]:
+    return [
+        replace(layer, top_keys=layer.top_keys[..., :most], top_weights=layer.top_weights[..., :most])
+        if most < layer.top_keys.shape[-1]
+        else layer
+        for layer in layers
+    ]
+
+
+def _size(layers: Sequence[LayerView]) -> float:
+    return BASE64 * sum(len(zlib.compress(pack(layer))) for layer in layers)

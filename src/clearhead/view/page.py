@@ -7,54 +7,38 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError
-from clearhead.view import payload, whole
-from clearhead.view.payload import LayerView
+from clearhead.view import whole
 
 WEB = resources.files("clearhead.view") / "web"
+STYLES = ("style.css", "comparison.css")
+"""The style sheets, in the order in which they count."""
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async|function|const|class)", re.MULTILINE)
 
 
-def write(
-    path: str | os.PathLike[str],
-    layers: Sequence[LayerView],
-    *,
-    title: str,
-    heads: Sequence[Mapping[str, Any]],
-    facts: Mapping[str, str],
-) -> Path:
-    """Writes the page of these attentions to `path`, in one step: there is never half a file.
+def write(path: str | os.PathLike[str], contents: Mapping[str, Any], blocks: Mapping[str, bytes]) -> Path:
+    """Writes the page of these contents and blocks (see `Scene`) to `path`, in one step: there is never half a file.
 
-    `heads` is the head table (a row a head, `name` and `head` saying which); its statistics colour the
-    page's grid of heads. `facts` are shown as they are: the model, what was seen, what was left out.
-
-    >>> import tempfile, torch
+    >>> import tempfile, torch, zlib
+    >>> from clearhead.view.contents import contents
+    >>> from clearhead.view.payload import LayerView, pack
     >>> layer = LayerView("attn", "self", ["a"], ["a"], torch.zeros(1, 1, 1).int(), torch.ones(1, 1, 1))
+    >>> known = contents([layer], title="a", heads=[], facts={"Model": "none"}, share=None, live=False)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(folder + "/look.html", [layer], title="a", heads=[], facts={"Model": "none"}).name
+    ...     write(folder + "/look.html", known, {"layer-0": zlib.compress(pack(layer))}).name
     'look.html'
 
     Raises:
-        ClearheadError: no attentions, or a folder that isn't there.
+        ClearheadError: a folder that isn't there.
     """
-    if not layers:
-        raise ClearheadError("A page of no attentions was asked for. Give at least one LayerView.")
-    return put(path, render(layers, title=title, heads=heads, facts=facts))
-
-
-def render(
-    layers: Sequence[LayerView], *, title: str, heads: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
-) -> str:
-    """The page as a string."""
-    known = payload.contents(layers, title=title, heads=heads, facts=facts)
-    return document(title, known, [payload.pack(layer) for layer in layers], entry="page.js", styles=["style.css"])
+    return put(path, document(contents["title"], contents, blocks, entry="page.js"))
 
 
 def put(path: str | os.PathLike[str], text: str) -> Path:
@@ -67,28 +51,32 @@ def put(path: str | os.PathLike[str], text: str) -> Path:
     return path
 
 
-def document(title: str, contents: object, packed: Iterable[bytes], *, entry: str, styles: Sequence[str]) -> str:
-    """One file out of what it shows, a script and style sheets of `web/`.
+def document(title: str, contents: object, blocks: Mapping[str, bytes], *, entry: str) -> str:
+    """One file out of what it shows, a script of `web/` and the style sheets.
 
     `web/index.html` with its style sheets and its scripts put in place of the links to them, and a policy
     that lets the browser run this script, use this style and load nothing else. What is shown lies in elements
-    that are no scripts: `contents`, as JSON, and `layer-0` and so on, what was packed.
+    that are no scripts: `contents`, as JSON, and the blocks by their names.
     """
-    style = "\n".join(map(_read, styles))
-    script = bundle(entry)
+    style, script = stylesheet(), bundle(entry)
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
-    blocks = [_block("contents", "application/json", _json(contents))]
-    for index, layer in enumerate(packed):
-        blocks.append(_block(f"layer-{index}", "application/octet-stream;base64", base64.b64encode(layer).decode()))
+    elements = [_block("contents", "application/json", _json(contents))]
+    for name, block in blocks.items():
+        elements.append(_block(name, "application/octet-stream;base64", base64.b64encode(block).decode()))
     pieces = {
         "<title>Clearhead</title>": f"<title>{html.escape(title)}</title>",
         "<!-- policy -->": f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<link rel="stylesheet" href="style.css">': f"<style>{style}</style>",
-        "<!-- payload -->": "\n".join(blocks),
+        "<!-- payload -->": "\n".join(elements),
         '<script type="module" src="page.js"></script>': f'<script type="module">{script}</script>',
     }
     places = re.compile("|".join(map(re.escape, pieces)))
     return places.sub(lambda place: pieces[place.group()], _read("index.html"))
+
+
+def stylesheet() -> str:
+    """All style sheets of `web/` as one."""
+    return "\n".join(map(_read, STYLES))
 
 
 def bundle(entry: str) -> str:

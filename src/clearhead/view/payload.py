@@ -1,10 +1,7 @@
 """The payload: what the page holds, the heaviest keys of every query, in few bytes."""
 
 import math
-import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +78,7 @@ class LayerView:
 
 
 def pack(layer: LayerView) -> bytes:
-    """The keys and weights of one attention, compressed (zlib).
+    """The keys and weights of one attention.
 
     Four arrays, one after another, each in the order head, query, key:
 
@@ -90,7 +87,7 @@ def pack(layer: LayerView) -> bytes:
     - `rests (H, Tq)`: the part of the query's weight that is on no listed key, written as a weight is;
     - `weights`: round(255 · √w) in one byte, so that |w - what is read| ≤ (√w + 1/1020) / 255.
 
-    Counts and gaps are little-endian integers of `width(layer)` bytes, rests and weights one byte each.
+    Counts and gaps are little-endian integers of `width(Tk)` bytes, rests and weights one byte each.
     A key whose weight rounds to 0 is not listed.
     """
     codes = _code(layer.top_weights)
@@ -98,71 +95,20 @@ def pack(layer: LayerView) -> bytes:
     kept = keys >= 0
     # Ascending, the -1 come first: the entry before a row's first key is a -1 or the row's edge.
     before = torch.nn.functional.pad(keys[..., :-1], (1, 0)).clamp(min=0)
-    integer = f"<u{width(layer)}"
+    integer = f"<u{width(len(layer.keys))}"
     parts = [
         kept.sum(-1).cpu().numpy().astype(integer),
         (keys - before)[kept].cpu().numpy().astype(integer),
         _code(1 - layer.shares().nan_to_num(0.0)).cpu().numpy().astype("u1"),
         codes.gather(-1, order)[kept].cpu().numpy().astype("u1"),
     ]
-    return zlib.compress(b"".join(part.tobytes() for part in parts))
+    return b"".join(part.tobytes() for part in parts)
 
 
-def width(layer: LayerView) -> int:
+def width(keys: int) -> int:
     """The bytes of an integer that reaches Tk: 1, 2 or 4."""
-    return np.min_scalar_type(len(layer.keys)).itemsize
-
-
-def contents(
-    layers: Sequence[LayerView], *, title: str, heads: Sequence[Mapping[str, Any]], facts: Mapping[str, str]
-) -> dict[str, Any]:
-    """What the page knows before it unpacks a layer, ready for JSON: no NaN, each text once.
-
-    `statistics` holds each statistic of the head table as `[layer][head]`, found by the layer's name and
-    the head, null where the table has no number. `share` is the part of all weight that the page holds:
-    the mean and the least over the queries that list a key, null if there is none.
-    """
-    texts: list[list[str]] = []
-    rows = {(row["name"], row["head"]): row for row in heads}
-    entries = []
-    for index, layer in enumerate(layers):
-        for text in (layer.queries, layer.keys):
-            if text not in texts:
-                texts.append(text)
-        entries.append(
-            {
-                "position": rows.get((layer.name, 0), {"layer": index})["layer"],
-                "name": layer.name,
-                "kind": layer.kind,
-                "heads": layer.heads,
-                "queries": texts.index(layer.queries),
-                "keys": texts.index(layer.keys),
-                "width": width(layer),
-            }
-        )
-    not_statistics = {"layer", "name", "kind", "head", "queries", "sampled"}
-    names = [name for name in (heads[0] if heads else ()) if name not in not_statistics]
-    statistics = {
-        name: [[number(rows.get((layer.name, head), {}).get(name)) for head in range(layer.heads)] for layer in layers]
-        for name in names
-    }
-    held = torch.cat([layer.shares().flatten().cpu() for layer in layers])
-    held = held[~held.isnan()]
-    share = {"mean": float(held.mean()), "worst": float(held.min())} if len(held) else None
-    return {
-        "title": title,
-        "facts": dict(facts),
-        "share": share,
-        "layers": entries,
-        "statistics": statistics,
-        "texts": texts,
-    }
+    return np.min_scalar_type(keys).itemsize
 
 
 def _code(weights: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
     return (weights.float().sqrt() * STEPS).round().clamp(max=STEPS).int()
-
-
-def number(value: float | int | None, digits: int = 4) -> float | None:
-    """For JSON, which has no NaN and no infinity. Four digits are more than the page shows."""
-    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None

@@ -6,20 +6,15 @@ from pathlib import Path
 
 from torch import nn
 
-from clearhead.errors import ClearheadError
 from clearhead.scope.budget import in_bytes
-from clearhead.scope.layer import Layer
 from clearhead.scope.record import Keep, Record
 from clearhead.scope.seams import Kernels
 from clearhead.scope.watch import Watch
-from clearhead.scope.weights import indices
 from clearhead.scope.words import Tokenizer
 from clearhead.view import page
-from clearhead.view.fitting import fitting
-from clearhead.view.payload import LayerView
+from clearhead.view.fitting import saved
+from clearhead.view.scene import MOST, Scene
 
-SHARE = 0.99
-"""The share of each query's weight that a page holds, if so many keys suffice."""
 BUDGET = "7.5 MB"
 """What these may take in a page, unless said: a mail will carry it."""
 
@@ -33,7 +28,7 @@ class Seen(Record):
         *,
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
-        most: int = 32,
+        most: int = MOST,
         budget: int | float | str = BUDGET,
         sequence: int = -1,
         batch: int = 0,
@@ -45,31 +40,19 @@ class Seen(Record):
         `title` is the beginning of the text unless given; `facts` are shown beside it. If the model read several
         texts, `sequence` and `batch` choose one.
         """
-        if not self.layers:
-            raise ClearheadError("page: nothing was seen yet; run the model in the with block first.")
-        room = in_bytes(budget, "budget")
-        views = fitting([_view(layer.sequence(sequence), most, batch) for layer in self.layers], room)
-        about = {
-            **(facts or {}),
-            "Attentions seen": f"{self.calls} in {len(self)} layers",
-            "Self-check": self._how_checked(),
-        }
-        title = title or " ".join("".join(views[0].queries).split()[:8])
-        return page.write(path, views, title=title, heads=self.heads(pandas=False), facts=about)
+        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch)
+        return page.write(path, *saved(scene, in_bytes(budget, "budget"), most))
 
-    def _how_checked(self) -> str:
-        if not self.checked:
-            return "none: no call showed an output to compare with"
-        return (
-            f"on sampled rows what was seen is within {self.check:.1e} of what the model's own kernel makes, "
-            f"in {self.checked} of {self.calls} calls"
-        )
-
-
-def _view(layer: Layer, most: int, batch: int) -> LayerView:
-    indices(batch, "batch", layer.steps[0].shape[0])
-    keys, weights = layer.top(most, SHARE)
-    return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
+    def scene(
+        self,
+        *,
+        title: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        sequence: int = -1,
+        batch: int = 0,
+    ) -> Scene:
+        """All that a page can show of one text, block by block, as `page` takes its arguments."""
+        return Scene(self, title=title, facts=facts, sequence=sequence, batch=batch)
 
 
 def watch(

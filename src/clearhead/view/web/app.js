@@ -10,20 +10,22 @@ import { themeButton } from "./theme.js";
 import { views } from "./views/index.js";
 
 /** @typedef {import("./payload.js").Payload} Payload */
-/** @typedef {import("./state.js").Place} Place */
+/** @typedef {import("./frame.js").Frame} Frame */
+/** @typedef {import("./state.js").Placed} Placed */
 
 /**
- * Shows a payload in `root`, and follows the address from then on.
- * @param {HTMLElement} root
+ * Shows a payload in a frame, and follows its address from then on.
+ * @param {Frame} frame
  * @param {Payload} payload
  */
-export async function show(root, payload) {
-  const state = new State((wish) => settle(wish, payload));
+export async function show(frame, payload) {
+  const { root } = frame;
+  const state = new State((wish) => settle(wish, payload), frame.address);
   const chooser = new Chooser(payload, state);
   const stage = element("main", { class: "stage" });
   const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
   root.replaceChildren(
-    masthead(payload, state),
+    masthead(payload, state, frame.themed),
     element("div", { class: "body" }, chooser.root, stage,
       element("aside", { class: "margin" }, margin, about(payload.contents))),
   );
@@ -31,7 +33,7 @@ export async function show(root, payload) {
   /** @type {import("./views/index.js").Mounted | null} */
   let mounted = null;
   let showing = "";
-  /** @param {Place} place */
+  /** @param {Placed} place */
   const update = async (place) => {
     const layer = await payload.layer(place.layer);
     if (place !== state.place) return; // One has gone on meanwhile.
@@ -39,14 +41,15 @@ export async function show(root, payload) {
       mounted?.unmount();
       stage.replaceChildren();
       margin.replaceChildren();
-      showing = place.view;
-      mounted = views[place.view].mount({ stage, margin, payload, state });
+      margin.classList.remove("filled");
+      root.dataset.view = showing = place.view;
+      mounted = views[place.view].mount({ root, stage, margin, payload, state });
     }
     chooser.update(place);
     mounted?.update(place, layer);
-    root.dataset.at = state.address();
+    root.dataset.at = `#${state.address()}`;
   };
-  document.addEventListener("keydown", (event) => step(event, state));
+  frame.keys.addEventListener("keydown", (event) => step(/** @type {KeyboardEvent} */ (event), state));
   /** @type {Promise<void>} */
   let first = Promise.resolve();
   state.follow((place) => {
@@ -55,8 +58,8 @@ export async function show(root, payload) {
   await first;
 }
 
-/** @param {Payload} payload @param {State} state */
-function masthead(payload, state) {
+/** @param {Payload} payload @param {State} state @param {HTMLElement} themed */
+function masthead(payload, state, themed) {
   const { title, layers, texts } = payload.contents;
   const heads = layers.reduce((sum, layer) => sum + layer.heads, 0);
   const tokens = Math.max(...layers.map((layer) => texts[layer.keys].length));
@@ -66,7 +69,7 @@ function masthead(payload, state) {
       element("p", { class: "wordmark" }, "Clearhead"),
       element("h1", { dir: "auto" }, title),
       element("p", { class: "size" }, size.join(" · "))),
-    themeButton(state));
+    themeButton(state, themed));
   const choices = Object.entries(views);
   if (choices.length > 1) header.append(viewTabs(choices, state));
   return header;

@@ -43,9 +43,9 @@ const ORDERS = {
 /** @param {string} by */
 const told = (by) => ORDERS[by] ?? statistic(by);
 
-/** @param {HTMLElement} root @param {Contents} contents */
-export function showComparison(root, contents) {
-  const state = new State((wish) => settleOn(wish, contents));
+/** @param {import("./frame.js").Frame} frame @param {Contents} contents */
+export function showComparison({ root, themed, address }, contents) {
+  const state = new State((wish) => settleOn(wish, contents), address);
   const lines = element("tbody");
   const says = element("p", { class: "says" });
   const more = element("button", { type: "button", class: "more" });
@@ -70,7 +70,7 @@ export function showComparison(root, contents) {
     more.textContent = `All ${counted(sorted.length, "head")}`;
     grid.update(place);
     lines.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
-    root.dataset.at = state.address();
+    root.dataset.at = `#${state.address()}`;
   };
   more.addEventListener("click", () => {
     all = true;
@@ -88,7 +88,7 @@ export function showComparison(root, contents) {
         element("p", { class: "wordmark" }, "Clearhead"),
         element("h1", { dir: "auto" }, a, element("span", { class: "against" }, " → "), b),
         element("p", { class: "size" }, counted(contents.heads.length, "head"))),
-      themeButton(state)),
+      themeButton(state, themed)),
     element("div", { class: "body comparison" },
       element("section", { class: "chooser", "aria-label": "All heads" },
         element("div", { class: "pick by" }, element("label", { for: "by" }, "Sorted by"), by), says, grid.root),

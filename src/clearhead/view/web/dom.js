@@ -17,6 +17,20 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /**
+ * The same for the elements of a drawing.
+ * @param {string} tag
+ * @param {Record<string, string | number>} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {SVGElement}
+ */
+export function svg(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
+  made.append(...children);
+  return made;
+}
+
+/**
  * The token, option or cell that an event is about.
  * @param {Event} event
  * @param {string} selector

@@ -1,4 +1,4 @@
-/** The payload: unpacks what Python packed, one layer at a time, when it is looked at. */
+/** The payload: unpacks what Python packed, block by block, when it is looked at. */
 
 /**
  * @typedef {object} LayerEntry
@@ -15,13 +15,20 @@
  * @typedef {object} Contents
  * @property {string} title
  * @property {Record<string, string>} facts
- * @property {{mean: number, worst: number} | null} share of the weight that the page holds
+ * @property {{mean: number, worst: number} | null} share of the weight that the page holds, null if it isn't known
+ * @property {boolean} live true if any block can be had, false if the page holds all that there is
  * @property {LayerEntry[]} layers
  * @property {Record<string, (number | null)[][]>} statistics each as [layer][head]
  * @property {string[][]} texts lists of tokens
  */
 
 /** @typedef {{position: number, weight: number}} Entry a token and a weight */
+
+/**
+ * @typedef {object} Blocks where packed bytes come from: the document, a server, a notebook's kernel
+ * @property {(name: string) => boolean} has
+ * @property {(name: string) => Promise<Uint8Array>} packed
+ */
 
 const INTEGERS = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
 
@@ -102,33 +109,48 @@ export class Layer {
   }
 }
 
+/** How many blocks stay unpacked; those looked at longest ago go first. */
+const KEPT = 64;
+
 /** All that the page shows. */
 export class Payload {
-  /** @type {Map<number, Promise<Layer>>} */
+  /** @type {Map<string, Promise<any>>} in the order of their last use */
   #unpacked = new Map();
-  #packed;
+  #blocks;
 
   /**
    * @param {Contents} contents
-   * @param {(index: number) => Promise<Uint8Array>} packed fetches one layer's packed bytes
+   * @param {Blocks} blocks
    */
-  constructor(contents, packed) {
+  constructor(contents, blocks) {
     this.contents = contents;
-    this.#packed = packed;
+    this.#blocks = blocks;
+  }
+
+  /** @param {string} name @returns {boolean} whether this block can be had */
+  has(name) {
+    return this.#blocks.has(name);
+  }
+
+  /**
+   * @template Shown
+   * @param {string} name
+   * @param {(buffer: ArrayBuffer) => Shown} read makes of a block's bytes what is shown; the same for all of a kind
+   * @returns {Promise<Shown>}
+   */
+  block(name, read) {
+    const block = this.#unpacked.get(name) ?? this.#blocks.packed(name).then(inflate).then(read);
+    this.#unpacked.delete(name);
+    this.#unpacked.set(name, block);
+    if (this.#unpacked.size > KEPT) this.#unpacked.delete(this.#unpacked.keys().next().value ?? "");
+    block.catch(() => this.#unpacked.delete(name)); // may be had another time
+    return block;
   }
 
   /** @param {number} index @returns {Promise<Layer>} */
   layer(index) {
-    let layer = this.#unpacked.get(index);
-    if (!layer) this.#unpacked.set(index, (layer = this.#unpack(index)));
-    return layer;
-  }
-
-  /** @param {number} index */
-  async #unpack(index) {
     const entry = this.contents.layers[index];
     const { texts } = this.contents;
-    const buffer = await inflate(await this.#packed(index));
-    return new Layer(entry, texts[entry.queries], texts[entry.keys], buffer);
+    return this.block(`layer-${index}`, (buffer) => new Layer(entry, texts[entry.queries], texts[entry.keys], buffer));
   }
 }

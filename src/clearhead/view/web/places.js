@@ -6,7 +6,7 @@ import { views } from "./views/index.js";
 /**
  * @param {Record<string, unknown>} wish
  * @param {import("./payload.js").Payload} payload
- * @returns {import("./state.js").Place}
+ * @returns {import("./state.js").Placed}
  */
 export function settle(wish, payload) {
   const { layers, statistics, texts } = payload.contents;
@@ -18,7 +18,8 @@ export function settle(wish, payload) {
   const layer = whole(wish.layer, layers.length) ?? start.layer;
   const { heads, queries, keys } = layers[layer];
   const query = inside(wish.query, texts[queries].length);
-  return {
+  /** @type {import("./state.js").Place} */
+  const place = {
     view: Object.keys(views).find((name) => name === wish.view) ?? Object.keys(views)[0],
     layer,
     head: whole(wish.head, heads) ?? (layer === start.layer ? start.head : 0),
@@ -27,6 +28,8 @@ export function settle(wish, payload) {
     by,
     theme: wish.theme === "light" || wish.theme === "dark" ? wish.theme : null,
   };
+  const own = Object.values(views).map((view) => view.settle?.(wish, place, payload) ?? {});
+  return Object.assign({}, ...own, place);
 }
 
 /**
@@ -41,13 +44,13 @@ export function ranked(values) {
 }
 
 /** @param {unknown} value @param {number} count @returns {number | null} the nearest of 0 … count - 1 */
-function whole(value, count) {
+export function whole(value, count) {
   const number = value === null || value === "" ? NaN : Number(value);
   return Number.isInteger(number) ? Math.min(Math.max(0, number), count - 1) : null;
 }
 
 /** @param {unknown} value @param {number} count @returns {number | null} the value if it is one of them */
-function inside(value, count) {
+export function inside(value, count) {
   const number = whole(value, count);
   return number === Number(value) ? number : null;
 }

@@ -11,38 +11,50 @@
  * @property {"light" | "dark" | null} theme null: as the system has it
  */
 
+/** @typedef {Place & Record<string, any>} Placed with what the views keep of their own */
+
 export class State {
-  /** @type {((place: Place) => void)[]} */
+  /** @type {((place: Placed) => void)[]} */
   #listeners = [];
   #settle;
+  #addressed;
   /** @type {number | undefined} */
   #writing;
 
-  /** @param {(wish: Record<string, unknown>) => Place} settle makes of any wish a place that there is */
-  constructor(settle) {
+  /**
+   * @param {(wish: Record<string, unknown>) => Placed} settle makes of any wish a place that there is
+   * @param {import("./frame.js").Address} address
+   */
+  constructor(settle, address) {
     this.#settle = settle;
-    this.place = settle(wishInAddress());
-    window.addEventListener("hashchange", () => this.#move(wishInAddress()));
+    this.#addressed = address;
+    this.place = settle(this.#wish());
+    address.listen(() => this.#move(this.#wish()));
   }
 
-  /** @param {Partial<Place>} change */
+  /** @param {Record<string, unknown>} change */
   go(change) {
     this.#move({ ...this.place, ...change });
     // Browsers ration changes of the address: one for a run of steps is enough.
     window.clearTimeout(this.#writing);
-    this.#writing = window.setTimeout(() => window.history.replaceState(null, "", this.address()), 100);
+    this.#writing = window.setTimeout(() => this.#addressed.write(this.address()), 100);
   }
 
-  /** @returns {string} the address's last part, "#layer=3&head=2" */
+  /** @returns {string} "layer=3&head=2": of all that is not null */
   address() {
     const said = Object.entries(this.place).filter(([, value]) => value !== null);
-    return "#" + new URLSearchParams(said.map(([name, value]) => [name, String(value)]));
+    return String(new URLSearchParams(said.map(([name, value]) => [name, String(value)])));
   }
 
-  /** @param {(place: Place) => void} listener called now and after each move */
+  /** @param {(place: Placed) => void} listener called now and after each move */
   follow(listener) {
     this.#listeners.push(listener);
     listener(this.place);
+  }
+
+  /** @returns {Record<string, unknown>} */
+  #wish() {
+    return Object.fromEntries(new URLSearchParams(this.#addressed.read()));
   }
 
   /** @param {Record<string, unknown>} wish */
@@ -50,9 +62,4 @@ export class State {
     this.place = this.#settle(wish);
     for (const listener of this.#listeners) listener(this.place);
   }
-}
-
-/** @returns {Record<string, unknown>} */
-function wishInAddress() {
-  return Object.fromEntries(new URLSearchParams(window.location.hash.slice(1)));
 }

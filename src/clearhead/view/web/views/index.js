@@ -2,8 +2,11 @@
 
 import { headView } from "./head.js";
 
+/** @typedef {import("../state.js").Place} Place */
+
 /**
  * @typedef {object} Context what a view is given
+ * @property {HTMLElement} root the whole page, which bears the view's name in data-view
  * @property {HTMLElement} stage where it draws
  * @property {HTMLElement} margin beside it, for what is pointed at; below it on narrow screens
  * @property {import("../payload.js").Payload} payload
@@ -12,14 +15,19 @@ import { headView } from "./head.js";
 
 /**
  * @typedef {object} Mounted a view in its place
- * @property {(place: import("../state.js").Place, layer: import("../payload.js").Layer) => void} update
+ * @property {(place: import("../state.js").Placed, layer: import("../payload.js").Layer) => void} update
  * @property {() => void} unmount lets go of what it listens to outside its place
+ * @property {() => Promise<SVGElement>} [picture] what is to be seen now as a drawing that stands alone, for a paper:
+ *   with width, height and viewBox, its colours written out (see colours.js), of no style sheet and no other file
  */
 
 /**
  * @typedef {object} View
  * @property {string} title
  * @property {(context: Context) => Mounted} mount
+ * @property {(wish: Record<string, unknown>, place: Place, payload: import("../payload.js").Payload) =>
+ *   Record<string, string | number | null>} [settle] makes of a wish what this view keeps in the address of its own,
+ *   under names of its own; null is left out
  */
 
 /** @type {Record<string, View>} by the name that stands in the address; the first is shown at first */

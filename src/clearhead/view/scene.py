@@ -1,0 +1,117 @@
+"""The scene: all that a page can show of one text, some of it at once, the rest as blocks that it asks for by name."""
+
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from clearhead.errors import ClearheadError
+from clearhead.scope.layer import Layer
+from clearhead.scope.record import Record
+from clearhead.scope.weights import indices
+from clearhead.view.contents import contents
+from clearhead.view.payload import LayerView, pack
+
+SHARE = 0.99
+"""The share of each query's weight that a page holds, if so many keys suffice."""
+MOST = 32
+"""The most keys of a query that a page holds, unless said."""
+
+Make = Callable[..., bytes]
+MAKERS: dict[str, tuple[int, Make]] = {
+    "layer": (0, lambda layer, batch: pack(view(layer, batch))),
+}
+"""Kinds of block: how many numbers follow the layer's in the name, and what makes one of (layer, batch, *numbers)."""
+
+_NAME = re.compile(r"([a-z]+)-(\d{1,6}(?:-\d{1,6})*)", re.ASCII)
+
+
+class Scene:
+    """What a page shows of one text that a model read.
+
+    `contents` is known at once. A block is bytes, compressed (zlib), under a name: its kind, the layer's number and
+    what numbers the kind takes, as "layer-3". A saved page holds some of them; a server and a notebook make any.
+
+    >>> import clearhead as ch, torch
+    >>> layer = torch.nn.TransformerEncoderLayer(d_model=16, nhead=2, batch_first=True).eval()
+    >>> with ch.watch(layer) as seen:
+    ...     _ = layer(torch.randn(1, 5, 16))
+    >>> scene = Scene(seen)
+    >>> scene.contents["layers"][0]["name"], len(scene.block("layer-0")) > 0
+    ('self_attn', True)
+
+    If the model read several texts, `sequence` and `batch` choose one. `title` is the beginning of the text unless
+    given; `facts` are shown beside it.
+
+    Raises:
+        ClearheadError: nothing was seen, or not of that text.
+    """
+
+    def __init__(
+        self,
+        seen: Record,
+        *,
+        title: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        sequence: int = -1,
+        batch: int = 0,
+    ):
+        if not seen.layers:
+            raise ClearheadError("page: nothing was seen yet; run the model in the with block first.")
+        self.layers = [layer.sequence(sequence) for layer in seen.layers]
+        self.batch = batch
+        indices(batch, "batch", self.layers[0].steps[0].shape[0])
+        self._seen, self._title, self._facts = seen, title, facts
+
+    @cached_property
+    def contents(self) -> dict[str, Any]:
+        """What the page knows at once."""
+        seen = self._seen
+        texts = [_Texts(layer, self.batch) for layer in self.layers]
+        facts = {
+            **(self._facts or {}),
+            "Attentions seen": f"{seen.calls} in {len(seen)} layers",
+            "Self-check": _how_checked(seen),
+        }
+        title = self._title or " ".join("".join(texts[0].queries).split()[:8])
+        return contents(texts, title=title, heads=seen.heads(pandas=False), facts=facts, share=None, live=True)
+
+    def block(self, name: str) -> bytes:
+        """A block by its name.
+
+        Raises:
+            ClearheadError: there is none of that name.
+        """
+        found = _NAME.fullmatch(name)
+        kind, numbers = (found[1], [int(n) for n in found[2].split("-")]) if found else ("", [])
+        if kind not in MAKERS or len(numbers) != 1 + MAKERS[kind][0] or numbers[0] >= len(self.layers):
+            raise ClearheadError(f"The page asked for {name[:80]!r}, and there is no such block of it.")
+        return zlib.compress(MAKERS[kind][1](self.layers[numbers[0]], self.batch, *numbers[1:]))
+
+    def worth_saving(self) -> Iterator[str]:
+        """The blocks beside the layers' that a saved page should hold, the most useful first."""
+        yield from ()
+
+
+class _Texts:
+    """What the page knows at once of a layer."""
+
+    def __init__(self, layer: Layer, batch: int):
+        self.name, self.kind, self.heads = layer.name, layer.kind, layer.heads
+        self.queries, self.keys = layer.queries(batch), layer.keys(batch)
+
+
+def view(layer: Layer, batch: int, most: int = MOST) -> LayerView:
+    """The heaviest keys of each query of a layer."""
+    keys, weights = layer.top(most, SHARE)
+    return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
+
+
+def _how_checked(seen: Record) -> str:
+    if not seen.checked:
+        return "none: no call showed an output to compare with"
+    return (
+        f"on sampled rows what was seen is within {seen.check:.1e} of what the model's own kernel makes, "
+        f"in {seen.checked} of {seen.calls} calls"
+    )

@@ -1,0 +1,55 @@
+/** The frame that the page lives in: a browser's window of its own, or a cell among others. */
+
+import { block } from "./start.js";
+
+/**
+ * @typedef {object} Address where the place one is at is kept
+ * @property {() => string} read "layer=3&head=2"
+ * @property {(place: string) => void} write
+ * @property {(heard: () => void) => void} listen when somebody else has written
+ */
+
+/**
+ * @typedef {object} Frame
+ * @property {HTMLElement} root what the page fills
+ * @property {HTMLElement} themed the element around it that bears the theme
+ * @property {EventTarget} keys what hears the keys that are pressed
+ * @property {Address} address
+ */
+
+/** Widths in px below which the style has rules of its own. */
+const ROOMS = [1180, 820, 560];
+
+/** @param {HTMLElement} root @returns {Frame} the window, whose address keeps the place */
+export function wholePage(root) {
+  measure(root);
+  return {
+    root,
+    themed: document.documentElement,
+    keys: document,
+    address: {
+      read: () => window.location.hash.slice(1),
+      write: (place) => window.history.replaceState(null, "", `#${place}`),
+      listen: (heard) => window.addEventListener("hashchange", heard),
+    },
+  };
+}
+
+/**
+ * Marks how much room the page has, as `data-under-820`: a cell's width is not the window's, which is all that the
+ * style could ask for.
+ * @param {HTMLElement} root
+ */
+export function measure(root) {
+  const observer = new ResizeObserver(() => {
+    for (const width of ROOMS) root.toggleAttribute(`data-under-${width}`, root.clientWidth <= width);
+  });
+  observer.observe(root);
+  for (const width of ROOMS) root.toggleAttribute(`data-under-${width}`, root.clientWidth <= width);
+}
+
+/** The blocks that lie in the document, in base64. @type {import("./payload.js").Blocks} */
+export const inDocument = {
+  has: (name) => document.getElementById(name) !== null,
+  packed: async (name) => Uint8Array.from(atob(block(name)), (character) => character.charCodeAt(0)),
+};

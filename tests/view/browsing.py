@@ -1,0 +1,56 @@
+"""What tests of the page share: a page of some layers, and what one does in a browser."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clearhead.view import page
+from clearhead.view.contents import contents, held
+from clearhead.view.payload import LayerView, pack
+
+Open = Callable[..., Any]
+"""As the fixture `visit` does: opens a page at a place."""
+
+
+def write(
+    path: Path,
+    layers: Sequence[LayerView],
+    *,
+    title: str = "",
+    heads: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, str] | None = None,
+    blocks: Mapping[str, bytes] | None = None,
+    **more: Any,
+) -> Path:
+    """A saved page of these layers; `blocks`, uncompressed, and `more` contents beside them."""
+    known = contents(layers, title=title, heads=heads, facts=facts or {}, share=held(layers), live=False, **more)
+    raw = {f"layer-{n}": pack(layer) for n, layer in enumerate(layers)} | dict(blocks or {})
+    return page.write(path, known, {name: zlib.compress(block) for name, block in raw.items()})
+
+
+def until(browser: Any, true: Callable[[], Any]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: true())
+
+
+def find(browser: Any, selector: str) -> list[Any]:
+    return list(browser.find_elements("css selector", selector))
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    """All at once, and what is scrolled out of sight too."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
+    return list(browser.execute_script(script, selector))
+
+
+def at(browser: Any) -> str:
+    """The place that the page shows by now."""
+    return browser.execute_script("return document.getElementById('clearhead')?.dataset.at ?? ''")
+
+
+def press(browser: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
