@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import clearhead as ch
 from clearhead.view import page
 from clearhead.view.compared import Compared
+from tests.view.browsing import Open, at, find, texts, until
 
 NAMES = ("<base>", "tuned & more")
 
@@ -24,28 +25,8 @@ def written(compared: Compared, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def opened(browser: Any, written: Path) -> Callable[..., Any]:
-    """Opens the page at a place, in a width; nothing may be amiss."""
-
-    def to(place: str = "", width: int = 1400) -> Any:
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get("about:blank")
-        browser.get_log("browser")
-        browser.get(written.as_uri() + place)
-        there = "return document.getElementById('clearhead')?.dataset.at"
-        WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: browser.execute_script(there))
-        assert browser.get_log("browser") == []
-        return browser
-
-    return to
-
-
-def texts(browser: Any, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
-    return list(browser.execute_script(script, selector))
+def opened(visit: Open, written: Path) -> Open:
+    return partial(visit, written)
 
 
 def places(rows: list[dict[str, Any]]) -> list[str]:
@@ -83,7 +64,7 @@ def test_it_is_one_file_that_asks_for_nothing(written: Path) -> None:
 
 
 @pytest.mark.browser
-def test_heads_come_sorted_by_what_the_address_or_the_list_says(opened: Callable[..., Any], compared: Compared) -> None:
+def test_heads_come_sorted_by_what_the_address_or_the_list_says(opened: Open, compared: Compared) -> None:
     from selenium.webdriver.support.select import Select
 
     browser = opened()
@@ -97,7 +78,7 @@ def test_heads_come_sorted_by_what_the_address_or_the_list_says(opened: Callable
 
 
 @pytest.mark.browser
-def test_a_line_says_from_what_to_what(opened: Callable[..., Any], compared: Compared) -> None:
+def test_a_line_says_from_what_to_what(opened: Open, compared: Compared) -> None:
     row = compared.heads("distance", pandas=False)[0]
     browser = opened("#by=distance")
     a, b = re.findall(r"([\d.]+) tokens", texts(browser, "tbody .changed .value")[0])
@@ -105,7 +86,7 @@ def test_a_line_says_from_what_to_what(opened: Callable[..., Any], compared: Com
 
 
 @pytest.mark.browser
-def test_a_cell_of_the_grid_marks_its_line_and_stays_in_the_address(opened: Callable[..., Any]) -> None:
+def test_a_cell_of_the_grid_marks_its_line_and_stays_in_the_address(opened: Open) -> None:
     browser = opened()
     assert texts(browser, ".heads [role=rowheader]") == ["0", "1", "2"]
     browser.find_elements("css selector", ".heads [role=gridcell]")[1 * 4 + 2].click()
@@ -116,7 +97,7 @@ def test_a_cell_of_the_grid_marks_its_line_and_stays_in_the_address(opened: Call
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 820, 1100, 2200])
-def test_no_width_needs_scrolling_sideways(opened: Callable[..., Any], width: int) -> None:
+def test_no_width_needs_scrolling_sideways(opened: Open, width: int) -> None:
     browser = opened(width=width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
@@ -134,3 +115,36 @@ def test_rows_that_could_not_be_compared_are_null_and_the_page_says_why(tmp_path
     assert [head["js_distance"] for head in known["heads"]] == [None, None]
     assert known["by"] == "change"
     assert known["facts"]["Rows"] == "The heads' rows were not compared, as the two read different tokens."
+
+
+@pytest.mark.browser
+def test_a_head_of_both_runs_stands_side_by_side_and_what_is_held_in_one_is_held_in_the_other(
+    opened: Open, compared: Compared
+) -> None:
+    browser = opened("#view=head&layer=1&head=2")
+    assert texts(browser, ".side-name") == list(NAMES)
+    sides = find(browser, ".side")
+    token = sides[1].find_element("css selector", ".column.query [data-position='7']")
+    token.click()
+    until(browser, lambda: "query=7" in at(browser))
+    read = """return [...arguments[0].querySelectorAll('.reading li')]
+        .map(({ dataset }) => [Number(dataset.position), Number(dataset.weight)])"""
+    for side, record in zip(sides, (compared.a, compared.b), strict=True):
+        row = record[1].rows([7], head=2)[0]
+        shown = dict(browser.execute_script(read, side))
+        assert shown and all(abs(weight - row[key]) < 0.005 for key, weight in shown.items())
+
+
+@pytest.mark.browser
+def test_runs_of_which_statistics_alone_were_kept_show_what_changed_alone(visit: Open, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    attention = torch.nn.MultiheadAttention(8, 2)
+    records = []
+    for _ in range(2):
+        x = torch.randn(4, 1, 8)
+        with ch.watch(attention, keep="statistics") as seen:
+            attention(x, x, x)
+        records.append(seen)
+    browser = visit(ch.compare(*records).page(tmp_path / "compare.html"), "#view=head")
+    assert at(browser).startswith("#view=changes&")
+    assert not find(browser, ".tabs")

@@ -57,7 +57,7 @@ def command(
     A and B are two models, a fine-tune and its base say, with --text or --file; or two texts, with --model.
     A model is one of smollm2 and minilm, a folder, a .gguf file, or a name on the hub.
 
-    Two models that read the same tokens are compared row by row too, for which q and k of both are kept.
+    Two models that read the same tokens are compared row by row too. q and k of both are kept meanwhile.
     """
     models = text is not None or file is not None
     if models == (name is not None) or (in_files and models):
@@ -88,7 +88,7 @@ def command(
             if opened is None or opened.name != model:
                 opened = open_model(model, report=steps.begin)
             inputs = reading.inputs(opened, read, most)
-            seen.append(reading.watched(opened, inputs, steps, "qk" if models else "statistics"))
+            seen.append(reading.watched(opened, inputs, steps, "qk"))
             tokens.append(inputs["input_ids"].shape[1])
         steps.begin("comparing")
         compared = compare(*seen)

@@ -19,7 +19,8 @@ from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope.budget import in_bytes
 from clearhead.scope.record import TOLERANCE
 from clearhead.view import export, terminal
-from clearhead.view.seen import BUDGET, Seen, watch
+from clearhead.view.fitting import BUDGET
+from clearhead.view.seen import Seen, watch
 
 QUERIES = 40
 """How many queries of one head the terminal shows; the page has all."""

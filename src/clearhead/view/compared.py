@@ -3,11 +3,15 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from clearhead.scope.budget import in_bytes
 from clearhead.scope.compare import ROWS, Comparison
 from clearhead.scope.record import Record
 from clearhead.view import page
 from clearhead.view.contents import number
+from clearhead.view.fitting import BUDGET, saved
+from clearhead.view.scene import Scene
 
 DIGITS = 7
 """As many as a number of float32 has, so that the page sorts heads as Python does."""
@@ -23,12 +27,15 @@ class Compared(Comparison):
         names: tuple[str, str] = ("the first", "the second"),
         by: str | None = None,
         facts: Mapping[str, str] | None = None,
+        budget: int | float | str = BUDGET,
     ) -> Path:
-        """Writes a self-contained page: all heads, to be sorted by what changed, the largest differences first.
+        """Writes a self-contained page: all heads, to be sorted by what changed, and any of them in both side by side.
 
         `names` are what the two are called, `by` is what heads are sorted by at first, as in `heads`, and `facts`
-        are shown beside them.
+        are shown beside them. What is to be seen of the heads' weights takes `budget` at most, half for each of the
+        two, as `Seen.page` has it; it wants records that keep q and k (`keep="qk"`).
         """
+        runs, blocks = self._runs(in_bytes(budget, "budget") // 2)
         rows = sorted(self.heads(by, pandas=False), key=lambda row: (row["layer"], row["head"]))
         columns = [column for column in self.columns if f"{column}_a" in rows[0] and not column.endswith("_uniform")]
         contents = {
@@ -44,9 +51,22 @@ class Compared(Comparison):
                 }
                 for row in rows
             ],
+            "runs": runs,
         }
         title = " → ".join(names)
-        return page.put(path, page.document(title, contents, {}, entry="compare.js"))
+        return page.put(path, page.document(title, contents, blocks, entry="compare.js"))
+
+    def _runs(self, budget: int) -> tuple[list[dict[str, Any]] | None, dict[str, bytes]]:
+        """What can be seen of each of the two in so many bytes: their contents, and blocks, marked "a-" and "b-"."""
+        if "statistics" in (self.a.keep, self.b.keep):
+            return None, {}
+        runs = []
+        blocks: dict[str, bytes] = {}
+        for end, record in (("a", self.a), ("b", self.b)):
+            contents, of_one = saved(Scene(record), budget)
+            runs.append(contents)
+            blocks |= {f"{end}-{name}": block for name, block in of_one.items()}
+        return runs, blocks
 
     def how_rows(self) -> str:
         """How the heads' rows were compared, in a sentence."""

@@ -9,6 +9,8 @@ from clearhead.view.contents import held
 from clearhead.view.payload import LayerView, pack
 from clearhead.view.scene import MOST, Scene, view
 
+BUDGET = "7.5 MB"
+"""What these may take in a page, unless said: a mail will carry it."""
 BASE64 = 4 / 3
 """How many bytes a byte takes in a page."""
 LISTS = 0.7

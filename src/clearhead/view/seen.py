@@ -12,11 +12,8 @@ from clearhead.scope.seams import Kernels
 from clearhead.scope.watch import Watch
 from clearhead.scope.words import Tokenizer
 from clearhead.view import page
-from clearhead.view.fitting import saved
+from clearhead.view.fitting import BUDGET, saved
 from clearhead.view.scene import MOST, Scene
-
-BUDGET = "7.5 MB"
-"""What these may take in a page, unless said: a mail will carry it."""
 
 
 class Seen(Record):

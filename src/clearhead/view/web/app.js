@@ -6,6 +6,7 @@ import { State } from "./state.js";
 import { about } from "./about.js";
 import { Chooser } from "./chooser.js";
 import { settle } from "./places.js";
+import { viewTabs } from "./tabs.js";
 import { themeButton } from "./theme.js";
 import { views } from "./views/index.js";
 
@@ -70,21 +71,8 @@ function masthead(payload, state, themed) {
       element("h1", { dir: "auto" }, title),
       element("p", { class: "size" }, size.join(" · "))),
     themeButton(state, themed));
-  const choices = Object.entries(views);
-  if (choices.length > 1) header.append(viewTabs(choices, state));
+  if (Object.keys(views).length > 1) header.append(viewTabs(views, state));
   return header;
-}
-
-/** @param {[string, import("./views/index.js").View][]} choices @param {State} state */
-function viewTabs(choices, state) {
-  const tabs = element("nav", { class: "tabs", "aria-label": "Views" });
-  for (const [view, { title }] of choices) {
-    const tab = element("button", { type: "button" }, title);
-    tab.addEventListener("click", () => state.go({ view }));
-    state.follow((place) => tab.setAttribute("aria-pressed", String(place.view === view)));
-    tabs.append(tab);
-  }
-  return tabs;
 }
 
 /**

@@ -48,8 +48,12 @@ export function measure(root) {
   for (const width of ROOMS) root.toggleAttribute(`data-under-${width}`, root.clientWidth <= width);
 }
 
-/** The blocks that lie in the document, in base64. @type {import("./payload.js").Blocks} */
-export const inDocument = {
-  has: (name) => document.getElementById(name) !== null,
-  packed: async (name) => Uint8Array.from(atob(block(name)), (character) => character.charCodeAt(0)),
-};
+/**
+ * The blocks that lie in the document, in base64.
+ * @param {string} [prefix] of their names there
+ * @returns {import("./payload.js").Blocks}
+ */
+export const inDocument = (prefix = "") => ({
+  has: (name) => document.getElementById(prefix + name) !== null,
+  packed: async (name) => Uint8Array.from(atob(block(prefix + name)), (character) => character.charCodeAt(0)),
+});

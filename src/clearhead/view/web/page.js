@@ -5,4 +5,4 @@ import { show } from "./app.js";
 import { inDocument, wholePage } from "./frame.js";
 import { start } from "./start.js";
 
-await start((root, contents) => show(wholePage(root), new Payload(contents, inDocument)));
+await start((root, contents) => show(wholePage(root), new Payload(contents, inDocument())));

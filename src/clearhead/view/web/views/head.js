@@ -126,4 +126,4 @@ class HeadView {
 }
 
 /** @type {import("./index.js").View} */
-export const headView = { title: "Head", mount: (context) => new HeadView(context) };
+export const headView = { title: "Head", ofOneHead: true, mount: (context) => new HeadView(context) };

@@ -25,6 +25,7 @@ import { headView } from "./head.js";
  * @typedef {object} View
  * @property {string} title
  * @property {(context: Context) => Mounted} mount
+ * @property {boolean} [ofOneHead] true if two of it, of two runs, can stand side by side
  * @property {(wish: Record<string, unknown>, place: Place, payload: import("../payload.js").Payload) =>
  *   Record<string, string | number | null>} [settle] makes of a wish what this view keeps in the address of its own,
  *   under names of its own; null is left out
