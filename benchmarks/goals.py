@@ -81,11 +81,11 @@ class Lasts(Goal):
     higher_is_better = False
 
     def says(self, value: float) -> str:
-        """0.20 s."""
-        return f"{value:.2f} s"
+        """0.20 s, or 16 ms."""
+        return f"{value:.2f} s" if value >= 0.1 else f"{1000 * value:.1f} ms"
 
     def _short(self, value: float) -> str:
-        return f"{value - self.at_least:.2f} s"
+        return self.says(value - self.at_least)
 
 
 class Holds(Goal):

@@ -71,7 +71,12 @@ class Bench:
             return result | {"goals": [_judged(goal, held, result["skipped"]) for goal in case.goals]}
         if isinstance(subject, Quantity):
             self.tell(f"{case.name}: measuring")
-            goals = [_judged(goal, subject.measure(), {}) for goal in case.goals]
+            value = None
+            try:
+                value = subject.measure()
+            except Cannot as reason:
+                result["skipped"][OURS] = str(reason)
+            goals = [_judged(goal, value, result["skipped"]) for goal in case.goals]
             return result | {"goals": goals, "others": others.share()}
         contestants: dict[str, Run] = {}
         yardsticks: dict[str, Yardstick] = {}
