@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from clearhead.view import page
 from clearhead.view.contents import contents, held
@@ -54,3 +55,41 @@ def press(browser: Any, *keys: str) -> None:
     from selenium.webdriver import ActionChains
 
     ActionChains(browser).send_keys(*keys).perform()
+
+
+def reach(browser: Any, side: str, position: int) -> Any:
+    """Scrolls to a token of the head view, of which only those in sight are there, and finds it."""
+    script = """const [side, position] = arguments;
+        const first = document.querySelector(`.column.${side} [data-position]`);
+        const row = position + Number(first.querySelector('.number').textContent) - Number(first.dataset.position);
+        const box = document.querySelector('.token-box');
+        box.scrollTop = row * 26 - box.clientHeight / 2;"""
+    browser.execute_script(script, side, position)
+    until(browser, lambda: find(browser, f".column.{side} [data-position='{position}']"))
+    token = find(browser, f".column.{side} [data-position='{position}']")[0]
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", token)
+    return token
+
+
+def point(browser: Any, side: str, position: int) -> None:
+    """With the mouse, at a token of the head view."""
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser).move_to_element(reach(browser, side, position)).perform()
+    until(browser, lambda: find(browser, f".column.{side} .pointed[data-position='{position}']"))
+
+
+def numbers(browser: Any) -> dict[int, float]:
+    """The weights that the reading lists, by the other token's position."""
+    script = """return [...document.querySelectorAll('.reading li')]
+        .map(({ dataset }) => [Number(dataset.position), Number(dataset.weight)])"""
+    return dict(browser.execute_script(script))
+
+
+def picture(browser: Any) -> ElementTree.Element:
+    """The drawing that the page would save."""
+    script = """const done = arguments[0];
+        HTMLAnchorElement.prototype.click = () => {};
+        URL.createObjectURL = (blob) => (blob.text().then(done), 'blob:none');
+        document.querySelector('[data-kind=svg]').click()"""
+    return ElementTree.fromstring(browser.execute_async_script(script))

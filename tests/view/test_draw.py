@@ -58,7 +58,7 @@ def figure_of(what):
     from matplotlib.figure import Figure
 
     figure = Figure()
-    drawing._draw(what, figure)
+    drawing.paint(what, figure)
     return figure
 
 

@@ -4,7 +4,6 @@ import http.server
 import math
 import re
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from clearhead.errors import ClearheadError
 from clearhead.view import page
 from clearhead.view.payload import LayerView
-from tests.view.browsing import Open, at, find, press, texts, until, write
+from tests.view.browsing import Open, at, find, numbers, point, press, reach, texts, until, write
 
 ATTACK = "</script><script>document.title = 'in'</script><img src=x onerror=\"document.title = 'in'\">"
 TEXT = ["Oh", " dear", "!", "\n", "", " ", ATTACK, "<0x0A>", "\udcf0", "\r\t\u200b", " Oh", " dear"] + [
@@ -71,24 +70,12 @@ def written(layers: list[LayerView], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def opened(visit: Open, written: Path) -> Open:
-    """Opens the page at a place, in a theme, and waits until it is there; then nothing may be amiss."""
-    return partial(visit, written)
+    """Opens the page at a place of the head view, in a theme, and waits until it is there; nothing may be amiss."""
 
+    def to(place: str = "", **how: Any) -> Any:
+        return visit(written, place if "view=" in place else f"#view=head&{place.removeprefix('#')}", **how)
 
-def point(browser: Any, side: str, position: int) -> None:
-    from selenium.webdriver import ActionChains
-
-    token = find(browser, f".column.{side} [data-position='{position}']")[0]
-    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", token)
-    ActionChains(browser).move_to_element(token).perform()
-    until(browser, lambda: find(browser, f".column.{side} .pointed[data-position='{position}']"))
-
-
-def numbers(browser: Any) -> dict[int, float]:
-    """The weights that the reading lists, by the other token's position."""
-    script = """return [...document.querySelectorAll('.reading li')]
-        .map(({ dataset }) => [Number(dataset.position), Number(dataset.weight)])"""
-    return dict(browser.execute_script(script))
+    return to
 
 
 def sent(layer: LayerView, head: int, query: int) -> dict[int, float]:
@@ -107,7 +94,11 @@ def assert_equal_within_8_bits(shown: dict[int, float], expected: dict[int, floa
 def test_the_page_opens_from_a_file_and_shows_every_token_true_to_the_text(opened: Open) -> None:
     browser = opened()
     for side in ("query", "key"):
+        reach(browser, side, 0)
         shown = texts(browser, f".column.{side} .text")
+        reach(browser, side, len(TEXT) - 1)
+        known = len(shown)
+        shown += texts(browser, f".column.{side} .text")[-(len(TEXT) - known) :]
         assert shown[:6] == ["Oh", "·dear", "!", "↵", "∅", "·"]
         assert shown[6:10] == [ATTACK.replace(" ", "·"), "<0x0A>", "\\xf0", "\\r⇥U+200B"]
         assert shown[10:] == [text.replace(" ", "·") for text in TEXT[10:]]
@@ -212,7 +203,7 @@ def test_the_statistic_that_is_chosen_colours_the_heads(opened: Open) -> None:
 def test_pointing_at_a_query_shows_the_weights_that_python_sent(
     opened: Open, layers: list[LayerView], layer: int, head: int, query: int
 ) -> None:
-    browser = opened(f"#layer={layer}&head={head}")
+    browser = opened(f"#layer={layer}&head={head}", height=2400)  # all rows are in sight, and so there
     point(browser, "query", query)
     expected = sent(layers[layer], head, query)
     assert_equal_within_8_bits(numbers(browser), expected)
@@ -241,14 +232,14 @@ def test_the_lines_of_a_token_are_drawn_alone(opened: Open, layers: list[LayerVi
     browser = opened("#layer=4&head=0")
 
     def drawn() -> int:
-        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-        return int(find(browser, "canvas")[0].get_attribute("data-drawn"))
+        until(browser, lambda: find(browser, ".lines[data-drawn]"))
+        return int(find(browser, ".lines")[0].get_attribute("data-drawn"))
 
     opened("#layer=3&head=0")
     everything = drawn()
     point(browser, "query", 2)
     assert drawn() == len(sent(layers[3], 0, 2)) < everything
-    inked = """const canvas = document.querySelector('canvas');
+    inked = """const canvas = document.querySelector('.lines canvas:not([hidden])');
         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         return data.some((part) => part > 0)"""
     assert browser.execute_script(inked)
@@ -292,9 +283,9 @@ def test_the_keyboard_reaches_heads_layers_and_tokens(opened: Open, layers: list
     press(browser, UP)  # the chosen cell has the focus
     until(browser, lambda: "layer=1&head=1" in at(browser))
 
-    first = find(browser, ".column.query [tabindex='0']")[0]
-    assert first.get_attribute("aria-label") == "0: Oh"
-    first.send_keys(DOWN, DOWN)
+    column = find(browser, ".column.query[tabindex='0']")[0]
+    assert find(browser, f"#{column.get_attribute('aria-activedescendant')}")[0].get_attribute("aria-label") == "0 Oh"
+    column.send_keys(DOWN, DOWN)
     assert_equal_within_8_bits(numbers(browser), sent(layers[1], 1, 2))
     press(browser, ENTER)
     until(browser, lambda: "query=2" in at(browser))
@@ -314,7 +305,7 @@ def test_the_address_keeps_the_place_and_restores_it(opened: Open, layers: list[
     browser = opened("#" + address.partition("#")[2])
     assert texts(browser, ".stage h2") == ["Layer 2, head 1"]
     assert numbers(browser) == before
-    browser.execute_script("location.hash = '#layer=0&head=2&query=20'")
+    browser.execute_script("location.hash = '#view=head&layer=0&head=2&query=20'")
     until(browser, lambda: "layer=0" in at(browser))
     assert_equal_within_8_bits(numbers(browser), sent(layers[0], 2, 20))
 
@@ -375,10 +366,11 @@ def test_thirty_layers_of_nine_heads_and_two_hundred_tokens_take_less_than_3_mb(
 
 
 def test_the_pages_are_one_script_each_and_need_every_module() -> None:
-    scripts = [page.bundle(entry) for entry in ("page.js", "compare.js")]
+    scripts = [page.bundle(entry) for entry in ("page.js", "compare.js", "serve.js", "widget.js")]
     modules = {str(file.relative_to(str(page.WEB))) for file in Path(str(page.WEB)).rglob("*.js")}
     assert {module for script in scripts for module in re.findall(r"^// (\S+\.js)$", script, re.MULTILINE)} == modules
-    assert not [line for script in scripts for line in re.findall(r"^(?:import|export)\b.*", script, re.MULTILINE)]
+    left = [line for script in scripts for line in re.findall(r"^(?:import|export)\b.*", script, re.MULTILINE)]
+    assert left == ["export default { render };"]  # for the notebook
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from clearhead.cli.files import read_text
-from clearhead.cli.steps import Steps
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import KNOWN, Opened
 from clearhead.scope.modules import attentions
 from clearhead.scope.record import Keep
+from clearhead.view.reports import Reports
 from clearhead.view.seen import Seen, watch
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -65,7 +65,7 @@ def inputs(opened: Opened, texts: tuple[str, ...], most: int | None = None) -> d
 
 
 @torch.no_grad()
-def watched(opened: Opened, inputs: Mapping[str, Any], steps: Steps, keep: Keep) -> Seen:
+def watched(opened: Opened, inputs: Mapping[str, Any], steps: Reports, keep: Keep, memory: int | None = None) -> Seen:
     """Runs the model, watched; what it lacks to read a text alone shows on the first token, unwatched.
 
     A language model is asked for the last token's logits alone: those of a long text are many, and no attention.
@@ -78,7 +78,7 @@ def watched(opened: Opened, inputs: Mapping[str, Any], steps: Steps, keep: Keep)
         raise cannot_read(opened, error) from error
     with (
         advancing(opened, steps, f"watching {opened.name} on {inputs['input_ids'].shape[1]} tokens"),
-        watch(opened.model, opened.tokenizer, keep=keep) as seen,
+        watch(opened.model, opened.tokenizer, keep=keep, memory=memory) as seen,
     ):
         opened.model(**inputs)
     return seen
@@ -90,7 +90,7 @@ def cannot_read(opened: Opened, error: Exception) -> ClearheadError:
 
 
 @contextmanager
-def advancing(opened: Opened, steps: Steps, what: str) -> Iterator[None]:
+def advancing(opened: Opened, steps: Reports, what: str) -> Iterator[None]:
     """A step that goes on with each attention of the model that has run."""
     modules = [opened.model.get_submodule(name) for name in attentions(opened.model)]
     steps.begin(what, len(modules))

@@ -39,18 +39,28 @@ def draw(what: Region | Alike | Flow, path: str | os.PathLike[str]) -> Path:
         ClearheadError: another ending, no matplotlib, something else than these, or weights that are NaN.
         OSError: the file cannot be written.
     """
+    return put(what, path, "draw")
+
+
+def put(what: Any, path: str | os.PathLike[str], asked: str) -> Path:
+    """Writes a figure of anything that is registered with `paint`; `asked` is who was asked to, for the sentence."""
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise ClearheadError(f"draw: got {path.name!r}, expected a name that ends in {', '.join(FORMATS)}.")
+        raise ClearheadError(f"{asked}: got {path.name!r}, expected a name that ends in {', '.join(FORMATS)}.")
+    whole.write(path, rendered(what, path.suffix[1:]))
+    return path
+
+
+def rendered(what: Any, form: str) -> bytes:
+    """A figure as the bytes of a file: "png", "svg" or "pdf"."""
     _need("matplotlib")
     from matplotlib.figure import Figure  # optional, and slow to import; this way it opens no window
 
     figure = Figure(layout="constrained")
-    _draw(what, figure)
+    paint(what, figure)
     picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:], dpi=150)
-    whole.write(path, picture.getvalue())
-    return path
+    figure.savefig(picture, format=form, dpi=150)
+    return picture.getvalue()
 
 
 def write_pixels(region: Region, path: str | os.PathLike[str]) -> Path:
@@ -87,13 +97,14 @@ def write_pixels(region: Region, path: str | os.PathLike[str]) -> Path:
 
 
 @singledispatch
-def _draw(what: Any, figure: Any) -> None:
+def paint(what: Any, figure: Any) -> None:
+    """Draws something in an empty figure of matplotlib's; a function for each kind of thing is registered."""
     raise ClearheadError(
         f"draw: got {type(what).__name__}, expected what seen.map(…), seen.alike(…) or seen.flow(…) gave."
     )
 
 
-@_draw.register
+@paint.register
 def _(region: Region, figure: Any) -> None:
     figure.set_size_inches(8, 7)
     panel = figure.subplots()
@@ -105,7 +116,7 @@ def _(region: Region, figure: Any) -> None:
     figure.colorbar(drawn, label="mean weight of a cell, log scale", extend="min")
 
 
-@_draw.register
+@paint.register
 def _(alike: Alike, figure: Any) -> None:
     figure.set_size_inches(13, 6)
     figure.suptitle(alike.verdict())
@@ -125,7 +136,7 @@ def _(alike: Alike, figure: Any) -> None:
     figure.colorbar(dots, label="layer", ax=plane)
 
 
-@_draw.register
+@paint.register
 def _(flow: Flow, figure: Any) -> None:
     layers, tokens, T = flow.shares.shape
     figure.set_size_inches(10, max(2.5, 0.08 * layers + 1.2) * tokens)

@@ -14,7 +14,11 @@ BUDGET = "7.5 MB"
 BASE64 = 4 / 3
 """How many bytes a byte takes in a page."""
 LISTS = 0.7
-"""The part of the budget that the lists of heaviest keys may take; other blocks share the rest and what these leave."""
+"""The part of the budget that the lists of heaviest keys may take."""
+OTHERS, LEAST = 1 / 3, 500_000
+"""What other blocks may take, as a part of what the lists take, and so many bytes at least: of a short text the lists
+say nearly all, and its page stays small.
+"""
 SAMPLED = 5
 """Of so many layers the sizes are measured, of the others taken to be alike, until a size is found that may fit."""
 
@@ -26,7 +30,8 @@ def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], 
     """
     views = fitting([view(layer, scene.batch, most) for layer in scene.layers], int(LISTS * budget))
     blocks = {f"layer-{n}": zlib.compress(pack(one)) for n, one in enumerate(views)}
-    left = budget - BASE64 * sum(map(len, blocks.values()))
+    lists = BASE64 * sum(map(len, blocks.values()))
+    left = min(budget - lists, max(OTHERS * lists, LEAST))
     full: set[str] = set()
     for name in scene.worth_saving():
         kind = name.partition("-")[0]

@@ -16,7 +16,7 @@ from clearhead.errors import ClearheadError
 from clearhead.view import whole
 
 WEB = resources.files("clearhead.view") / "web"
-STYLES = ("style.css", "comparison.css")
+STYLES = ("style.css", "head.css", "model.css", "report.css", "comparison.css", "map.css", "product.css")
 """The style sheets, in the order in which they count."""
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
@@ -74,9 +74,16 @@ def document(title: str, contents: object, blocks: Mapping[str, bytes], *, entry
     return places.sub(lambda place: pieces[place.group()], _read("index.html"))
 
 
-def stylesheet() -> str:
-    """All style sheets of `web/` as one."""
-    return "\n".join(map(_read, STYLES))
+def served(script: str) -> str:
+    """The page for a server that has the style sheet and the script beside it, and a policy of its own."""
+    pieces = {"<!-- policy -->\n": "", "<!-- payload -->\n": "", "page.js": script}
+    places = re.compile("|".join(map(re.escape, pieces)))
+    return places.sub(lambda place: pieces[place.group()], _read("index.html"))
+
+
+def stylesheet(*more: str) -> str:
+    """All style sheets of `web/` as one, and `more` of them that not every page needs."""
+    return "\n".join(map(_read, (*STYLES, *more)))
 
 
 def bundle(entry: str) -> str:

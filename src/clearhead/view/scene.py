@@ -11,7 +11,16 @@ from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.scope.weights import indices
 from clearhead.view.contents import contents
+from clearhead.view.image import on_page
+from clearhead.view.likeness import likeness
+from clearhead.view.outline import outline, outlines
+from clearhead.view.parts import as_read, key_ids, parts, query_ids, spelled
 from clearhead.view.payload import LayerView, pack
+from clearhead.view.rotary import told
+from clearhead.view.thumbs import thumbs
+from clearhead.view.tiles import tile
+from clearhead.view.tiles import worth_saving as finer_tiles
+from clearhead.view.vectors import clearest, vectors
 
 SHARE = 0.99
 """The share of each query's weight that a page holds, if so many keys suffice."""
@@ -21,6 +30,10 @@ MOST = 32
 Make = Callable[..., bytes]
 MAKERS: dict[str, tuple[int, Make]] = {
     "layer": (0, lambda layer, batch: pack(view(layer, batch))),
+    "thumbs": (0, thumbs),
+    "pattern": (0, outline),
+    "tile": (4, tile),
+    "vectors": (1, vectors),
 }
 """Kinds of block: how many numbers follow the layer's in the name, and what makes one of (layer, batch, *numbers)."""
 
@@ -42,10 +55,10 @@ class Scene:
     ('self_attn', True)
 
     If the model read several texts, `sequence` and `batch` choose one. `title` is the beginning of the text unless
-    given; `facts` are shown beside it.
+    given; `facts` are shown beside it. `image` is the picture that a vision model read, as `image.on_page` takes it.
 
     Raises:
-        ClearheadError: nothing was seen, or not of that text.
+        ClearheadError: nothing was seen, or not of that text; a picture whose patches the tokens can't be.
     """
 
     def __init__(
@@ -56,13 +69,16 @@ class Scene:
         facts: Mapping[str, str] | None = None,
         sequence: int = -1,
         batch: int = 0,
+        image: object = None,
     ):
         if not seen.layers:
             raise ClearheadError("page: nothing was seen yet; run the model in the with block first.")
         self.layers = [layer.sequence(sequence) for layer in seen.layers]
         self.batch = batch
         indices(batch, "batch", self.layers[0].steps[0].shape[0])
-        self._seen, self._title, self._facts = seen, title, facts
+        self._seen, self._title, self._facts, self._sequence = seen, title, facts, sequence
+        self.image = None if image is None else on_page(image, _of_pictures(self.layers).steps[0].shape[3])
+        """The picture that the model read, and where its patches are."""
 
     @cached_property
     def contents(self) -> dict[str, Any]:
@@ -74,8 +90,25 @@ class Scene:
             "Attentions seen": f"{seen.calls} in {len(seen)} layers",
             "Self-check": _how_checked(seen),
         }
-        title = self._title or " ".join("".join(texts[0].queries).split()[:8])
-        return contents(texts, title=title, heads=seen.heads(pandas=False), facts=facts, share=None, live=True)
+        title = self._title or ("A picture" if self.image else " ".join(texts[0].as_read.split()[:8]))
+        known = contents(
+            texts,
+            title=title,
+            heads=self._heads,
+            facts=facts,
+            share=None,
+            live=True,
+            rotary=told(seen),
+            patterns=outlines(self.layers, self.batch),
+            image=self.image,
+            likeness=likeness(seen, self._sequence, self.batch),
+        )
+        return known | parts(self.layers, self.batch, known["layers"], len(known["texts"]))
+
+    @cached_property
+    def _heads(self) -> list[dict[str, Any]]:
+        """The head table."""
+        return list(self._seen.heads(pandas=False))
 
     def block(self, name: str) -> bytes:
         """A block by its name.
@@ -91,7 +124,13 @@ class Scene:
 
     def worth_saving(self) -> Iterator[str]:
         """The blocks beside the layers' that a saved page should hold, the most useful first."""
-        yield from ()
+        yield from (f"thumbs-{n}" for n in range(len(self.layers)))
+        patterns = (pattern["layer"] for pattern in outlines(self.layers, self.batch) if pattern)
+        yield from (f"pattern-{n}" for n in sorted({n for n in patterns if n is not None}))
+        best = clearest(self._heads)
+        yield from (f"tile-{layer}-{head}-0-0-0" for layer, head in best)
+        yield from (f"vectors-{layer}-{head}" for layer, head in best)
+        yield from finer_tiles(self.layers, best)
 
 
 class _Texts:
@@ -99,13 +138,21 @@ class _Texts:
 
     def __init__(self, layer: Layer, batch: int):
         self.name, self.kind, self.heads = layer.name, layer.kind, layer.heads
-        self.queries, self.keys = layer.queries(batch), layer.keys(batch)
+        asked = query_ids(layer, batch)
+        self.queries = spelled(layer, layer.queries(batch), asked)
+        self.keys = spelled(layer, layer.keys(batch), key_ids(layer, batch))
+        self.as_read = as_read(layer, self.queries, asked)
 
 
 def view(layer: Layer, batch: int, most: int = MOST) -> LayerView:
     """The heaviest keys of each query of a layer."""
     keys, weights = layer.top(most, SHARE)
     return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
+
+
+def _of_pictures(layers: list[Layer]) -> Layer:
+    """The first layer that reads a picture's patches, which are no tokens of a vocabulary."""
+    return next((layer for layer in layers if layer.kind == "self" and layer.steps[0].ids_k is None), layers[0])
 
 
 def _how_checked(seen: Record) -> str:

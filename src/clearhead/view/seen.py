@@ -2,22 +2,48 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from clearhead.errors import ClearheadError
 from clearhead.scope.budget import in_bytes
 from clearhead.scope.record import Keep, Record
 from clearhead.scope.seams import Kernels
 from clearhead.scope.watch import Watch
 from clearhead.scope.words import Tokenizer
 from clearhead.view import page
+from clearhead.view.figures import Figure, figure
 from clearhead.view.fitting import BUDGET, saved
+from clearhead.view.rotary import Rotary, found
 from clearhead.view.scene import MOST, Scene
+
+if TYPE_CHECKING:
+    from clearhead.view.widget import Widget
+
+NOTEBOOK = "2 MB"
+"""What a cell may add to a notebook, unless said."""
 
 
 class Seen(Record):
     """What a watch saw, and its pictures."""
+
+    rotary: Mapping[str, Rotary]
+    """By how much the layers turn q and k, by their names, where that could be found out."""
+
+    def __init__(self, *arguments: Any, model: nn.Module | None = None, **options: Any):
+        super().__init__(*arguments, **options)
+        self.rotary, self._model = {}, model
+
+    def close(self, unseen: list[str]) -> None:
+        """The watch is over, and the model's no longer needed."""
+        super().close(unseen)
+        if self._model is not None:
+            widths = {layer.name: layer.steps[0].newest.shape[-1] for layer in self.layers if layer.kind == "self"}
+            self.rotary, self._model = found(self._model, widths), None
 
     def page(
         self,
@@ -29,16 +55,70 @@ class Seen(Record):
         budget: int | float | str = BUDGET,
         sequence: int = -1,
         batch: int = 0,
+        image: object = None,
     ) -> Path:
         """Writes a self-contained page of one text: for each query of each head its heaviest keys.
 
         It holds as many keys of a query as carry 99 % of its weight, but at most `most`, or fewer where they would
         take more than `budget` (bytes, or as "20 MB"; one at least), and says how much of the weight that is.
         `title` is the beginning of the text unless given; `facts` are shown beside it. If the model read several
-        texts, `sequence` and `batch` choose one.
+        texts, `sequence` and `batch` choose one. `image` is the picture that a vision model read, cropped as it was,
+        as a path, a PIL image, or numbers of shape (H, W, 3); the page then shows its patches.
         """
-        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch)
+        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch, image=image)
         return page.write(path, *saved(scene, in_bytes(budget, "budget"), most))
+
+    def show(
+        self,
+        *,
+        height: int = 720,
+        title: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        budget: int | float | str = NOTEBOOK,
+        sequence: int = -1,
+        batch: int = 0,
+    ) -> "Widget":
+        """The page as a widget, to stand last in a notebook's cell, `height` pixels high.
+
+        What a page of this `budget` would hold is saved with the notebook, and seen in it without a kernel; while the
+        kernel runs, any part of it is made when it is looked at. `widget.place` says where the reader is, and can be
+        set. The other arguments are as in `page`. Needs anywidget: `pip install 'clearhead[notebook]'`.
+
+        Raises:
+            ClearheadError: no anywidget, or a height that is none.
+        """
+        if find_spec("anywidget") is None:
+            raise ClearheadError("show: needs anywidget; get it with: pip install 'clearhead[notebook]'.")
+        from clearhead.view.widget import Widget  # optional, and slow to import
+
+        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch)
+        return Widget(scene, height=height, budget=in_bytes(budget, "budget"))
+
+    def figure(self, kind: str, layer: int | str | None = None, head: int | None = None, **options: Any) -> Figure:
+        """A figure for a paper or a notebook, drawn by matplotlib with no browser: `.save("x.pdf")`, .svg or .png.
+
+        | kind | shows | options |
+        |---|---|---|
+        | "head" | tokens left and right, a line for each weight | query: its lines alone; rows, columns: slices |
+        | "map" | the weights as a picture, coloured by their logarithm | rows, columns, size, as in `map` |
+        | "model" | all heads as small pictures, or by a number | by: a column of `heads()` |
+        | "query-key" | how one weight comes about; a telling one unless said | query, key |
+        | "roles" | a head's score in each role, beside a uniform head's | |
+
+        All but "model" are of one head of a layer. All but "roles" are of one text: `sequence` and `batch` choose it.
+
+        Raises:
+            ClearheadError: another kind, what it doesn't take, or too many tokens for lines.
+
+        >>> import clearhead as ch, tempfile, torch
+        >>> layer = torch.nn.TransformerEncoderLayer(d_model=16, nhead=2, batch_first=True).eval()
+        >>> with ch.watch(layer) as seen:
+        ...     _ = layer(torch.randn(1, 5, 16))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     seen.figure("head", layer=0, head=1).save(folder + "/head.svg").name
+        'head.svg'
+        """
+        return figure(self, kind, layer, head, **options)
 
     def scene(
         self,
@@ -47,9 +127,10 @@ class Seen(Record):
         facts: Mapping[str, str] | None = None,
         sequence: int = -1,
         batch: int = 0,
+        image: object = None,
     ) -> Scene:
         """All that a page can show of one text, block by block, as `page` takes its arguments."""
-        return Scene(self, title=title, facts=facts, sequence=sequence, batch=batch)
+        return Scene(self, title=title, facts=facts, sequence=sequence, batch=batch, image=image)
 
 
 def watch(
@@ -94,4 +175,4 @@ def watch(
     (1, 'self_attn', torch.Size([1, 5]))
     """
     options = {"keep": keep, "values": values, "store": store, "memory": memory}
-    return Watch(model, tokenizer, record=Seen, layers=layers, kernels=kernels, **options)
+    return Watch(model, tokenizer, record=partial(Seen, model=model), layers=layers, kernels=kernels, **options)

@@ -2,13 +2,14 @@
 
 import { element } from "./dom.js";
 import { counted } from "./numbers.js";
+import { SaveMenu } from "./save.js";
 import { State } from "./state.js";
 import { about } from "./about.js";
 import { Chooser } from "./chooser.js";
 import { settle } from "./places.js";
 import { viewTabs } from "./tabs.js";
 import { themeButton } from "./theme.js";
-import { views } from "./views/index.js";
+import { views, viewsOf } from "./views/index.js";
 
 /** @typedef {import("./payload.js").Payload} Payload */
 /** @typedef {import("./frame.js").Frame} Frame */
@@ -23,10 +24,11 @@ export async function show(frame, payload) {
   const { root } = frame;
   const state = new State((wish) => settle(wish, payload), frame.address);
   const chooser = new Chooser(payload, state);
+  const saving = new SaveMenu(root);
   const stage = element("main", { class: "stage" });
   const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
   root.replaceChildren(
-    masthead(payload, state, frame.themed),
+    masthead(payload, state, frame, saving.root),
     element("div", { class: "body" }, chooser.root, stage,
       element("aside", { class: "margin" }, margin, about(payload.contents))),
   );
@@ -48,9 +50,12 @@ export async function show(frame, payload) {
     }
     chooser.update(place);
     mounted?.update(place, layer);
+    saving.offer(mounted?.picture?.bind(mounted) ?? null, place, layer.entry.position);
     root.dataset.at = `#${state.address()}`;
   };
-  frame.keys.addEventListener("keydown", (event) => step(/** @type {KeyboardEvent} */ (event), state));
+  const { gone } = frame;
+  frame.keys.addEventListener("keydown", (event) => step(/** @type {KeyboardEvent} */ (event), state), { signal: gone });
+  gone?.addEventListener("abort", () => mounted?.unmount());
   /** @type {Promise<void>} */
   let first = Promise.resolve();
   state.follow((place) => {
@@ -59,8 +64,8 @@ export async function show(frame, payload) {
   await first;
 }
 
-/** @param {Payload} payload @param {State} state @param {HTMLElement} themed */
-function masthead(payload, state, themed) {
+/** @param {Payload} payload @param {State} state @param {Frame} frame @param {HTMLElement} saving */
+function masthead(payload, state, frame, saving) {
   const { title, layers, texts } = payload.contents;
   const heads = layers.reduce((sum, layer) => sum + layer.heads, 0);
   const tokens = Math.max(...layers.map((layer) => texts[layer.keys].length));
@@ -70,8 +75,9 @@ function masthead(payload, state, themed) {
       element("p", { class: "wordmark" }, "Clearhead"),
       element("h1", { dir: "auto" }, title),
       element("p", { class: "size" }, size.join(" · "))),
-    themeButton(state, themed));
-  if (Object.keys(views).length > 1) header.append(viewTabs(views, state));
+    saving, themeButton(state, frame));
+  const there = viewsOf(payload);
+  if (Object.keys(there).length > 1) header.append(viewTabs(there, state));
   return header;
 }
 

@@ -1,7 +1,7 @@
 /** The chooser: all heads at once, coloured by a statistic, and two lists to pick one by hand. */
 
-import { element, target } from "./dom.js";
-import { ranked } from "./places.js";
+import { element, focused, target } from "./dom.js";
+import { heatOver, scaleLine, statisticPicker } from "./heat.js";
 import { named, statistic } from "./statistics.js";
 
 /** @typedef {import("./state.js").Place} Place */
@@ -13,7 +13,7 @@ export class Chooser {
   #state;
   #layers = element("select", { id: "layer" });
   #heads = element("select", { id: "head" });
-  #by = element("select", { id: "by" });
+  #by;
   #says = element("p", { class: "says" });
   #grid = element("div", { class: "heads", role: "grid", "aria-label": "All heads" });
   #scale = element("p", { class: "scale" });
@@ -31,10 +31,9 @@ export class Chooser {
     const { roles, others } = named(payload.contents.statistics);
     this.#layers.append(...payload.contents.layers.map(({ position, name, kind }, index) =>
       element("option", { value: index }, `${position} · ${name}${kind === "cross" ? " (cross)" : ""}`)));
-    this.#by.append(group("Roles", roles), group("Statistics", others));
+    this.#by = statisticPicker(payload, state, { id: "by" });
     this.#layers.addEventListener("change", () => state.go({ layer: Number(this.#layers.value) }));
     this.#heads.addEventListener("change", () => state.go({ head: Number(this.#heads.value) }));
-    this.#by.addEventListener("change", () => state.go({ by: this.#by.value }));
     this.#fillGrid();
 
     const measured = roles.length + others.length > 0;
@@ -99,41 +98,32 @@ export class Chooser {
     was?.removeAttribute("aria-selected");
     now.setAttribute("tabindex", "0");
     now.setAttribute("aria-selected", "true");
-    if (was !== now && was === document.activeElement) now.focus();
+    if (was !== now && was === focused(this.#grid)) now.focus();
   }
 
   /** @param {string} by @param {(number | null)[][]} values */
   #colour(by, values) {
-    const { title, says, write, anyZero } = statistic(by);
+    const { title, says, write } = statistic(by);
     const { layers } = this.#payload.contents;
-    const order = ranked(values);
-    const high = order[0].value;
-    const low = anyZero ? order[order.length - 1].value : Math.min(0, order[order.length - 1].value);
+    const scale = heatOver(by, values);
     values.forEach((row, layer) => row.forEach((value, head) => {
       const cell = this.#cells[layer][head];
-      const heat = value === null ? null : high > low ? (value - low) / (high - low) : 0;
-      if (heat === null) cell.style.removeProperty("--heat");
-      else cell.style.setProperty("--heat", heat.toFixed(3));
-      cell.toggleAttribute("data-none", heat === null);
+      const part = scale.of(value);
+      if (part === null) cell.style.removeProperty("--heat");
+      else cell.style.setProperty("--heat", part.toFixed(3));
+      cell.toggleAttribute("data-none", part === null);
       const told = value === null ? "no number" : write(value);
       cell.title = `layer ${layers[layer].position}, head ${head}: ${title} ${told}`;
       cell.setAttribute("aria-label", cell.title);
     }));
     this.#grid.dataset.by = by;
     this.#says.textContent = says;
-    this.#scale.replaceChildren(write(low), element("span", { class: "ramp" }), write(high));
-    this.#suggested.replaceChildren("Most: ", ...order.slice(0, SUGGESTED).map(({ layer, head }) => {
+    this.#scale.replaceChildren(...scaleLine(write, scale));
+    this.#suggested.replaceChildren("Most: ", ...scale.order.slice(0, SUGGESTED).map(({ layer, head }) => {
       const button = element("button", { type: "button", title: this.#cells[layer][head].title },
         `${layers[layer].position}·${head}`);
       button.addEventListener("click", () => this.#state.go({ layer, head }));
       return button;
     }));
   }
-}
-
-/** @param {string} label @param {string[]} names */
-function group(label, names) {
-  const made = element("optgroup", { label, hidden: !names.length });
-  made.append(...names.map((name) => element("option", { value: name }, statistic(name).title)));
-  return made;
 }

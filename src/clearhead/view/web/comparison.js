@@ -57,7 +57,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
         element("p", { class: "wordmark" }, "Clearhead"),
         element("h1", { dir: "auto" }, a, element("span", { class: "against" }, " → "), b),
         element("p", { class: "size" }, counted(contents.heads.length, "head"))),
-      themeButton(state, themed),
+      themeButton(state, { themed }),
       ...(Object.keys(tabs).length > 1 ? [viewTabs(tabs, state)] : [])),
     element("div", { class: "body comparison" },
       element("section", { class: "chooser", "aria-label": "All heads" },

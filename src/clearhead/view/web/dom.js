@@ -30,6 +30,11 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** @param {HTMLElement} near @returns {Element | null} what has the focus, in a shadow tree too */
+export function focused(near) {
+  return /** @type {Document | ShadowRoot} */ (near.getRootNode()).activeElement ?? null;
+}
+
 /**
  * The token, option or cell that an event is about.
  * @param {Event} event

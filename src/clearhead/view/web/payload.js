@@ -20,6 +20,13 @@
  * @property {LayerEntry[]} layers
  * @property {Record<string, (number | null)[][]>} statistics each as [layer][head]
  * @property {string[][]} texts lists of tokens
+ * @property {import("./views/report/plane.js").Likeness | null} [likeness] of the heads; null if they weren't compared
+ * @property {({starts: number[], texts: string[]} | null)[]} [words] of each text, null where nobody can say
+ * @property {(number[] | null)[]} [segments] the sentence of each token of each text, null where there is one only
+ * @property {({layer: number | null, says: string | null} | null)[]} [patterns] of each layer: whose block has its
+ *   pattern, and a word for it
+ * @property {{source: string, rows: number, columns: number, first: number} | null} [image] what a vision model read,
+ *   as a data URL, cut into patches that stand after `first` other tokens
  */
 
 /** @typedef {{position: number, weight: number}} Entry a token and a weight */
@@ -38,8 +45,15 @@ async function inflate(packed) {
   return new Response(stream.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
 }
 
-/** @param {number} code @returns {number} the weight that 8 bits stand for */
-const weightOf = (code) => (code / 255) ** 2;
+/** The weights that 8 bits stand for. */
+const WEIGHTS = Float32Array.from({ length: 256 }, (_, code) => (code / 255) ** 2);
+
+/** @param {Uint8Array} codes @returns {Float32Array} */
+function weightsOf(codes) {
+  const weights = new Float32Array(codes.length);
+  for (let at = 0; at < codes.length; at++) weights[at] = WEIGHTS[codes[at]];
+  return weights;
+}
 
 /** One attention: of each head and query the heaviest keys, as three flat arrays. */
 export class Layer {
@@ -62,8 +76,8 @@ export class Layer {
     const listed = this.starts[rows];
     const after = (rows + listed) * entry.width;
     const gaps = new integers(buffer, rows * entry.width, listed);
-    this.rests = Float32Array.from(new Uint8Array(buffer, after, rows), weightOf);
-    this.weights = Float32Array.from(new Uint8Array(buffer, after + rows, listed), weightOf);
+    this.rests = weightsOf(new Uint8Array(buffer, after, rows));
+    this.weights = weightsOf(new Uint8Array(buffer, after + rows, listed));
     /** Ascending in each row. */
     this.positions = new Uint32Array(listed);
     for (let row = 0; row < rows; row++) {

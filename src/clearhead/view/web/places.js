@@ -1,7 +1,7 @@
 /** The places that a page has: any wish, however old its link, becomes the nearest of them. */
 
 import { named } from "./statistics.js";
-import { views } from "./views/index.js";
+import { views, viewsOf } from "./views/index.js";
 
 /**
  * @param {Record<string, unknown>} wish
@@ -18,9 +18,12 @@ export function settle(wish, payload) {
   const layer = whole(wish.layer, layers.length) ?? start.layer;
   const { heads, queries, keys } = layers[layer];
   const query = inside(wish.query, texts[queries].length);
+  const there = Object.keys(viewsOf(payload));
+  // Who names a head and no view wants to see that head.
+  const first = there.find((name) => name === "head" && (wish.layer ?? wish.head ?? null) !== null) ?? there[0];
   /** @type {import("./state.js").Place} */
   const place = {
-    view: Object.keys(views).find((name) => name === wish.view) ?? Object.keys(views)[0],
+    view: there.find((name) => name === wish.view) ?? first,
     layer,
     head: whole(wish.head, heads) ?? (layer === start.layer ? start.head : 0),
     query,

@@ -4,27 +4,28 @@ import { element } from "./dom.js";
 
 const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 
-/** @param {import("./state.js").Place} place @returns {"light" | "dark"} */
-const current = (place) => place.theme ?? (DARK.matches ? "dark" : "light");
+/** @returns {boolean} whether the system is dark */
+export const systemIsDark = () => DARK.matches;
 
 /**
  * @param {import("./state.js").State} state
- * @param {HTMLElement} themed the element that bears the theme
+ * @param {Pick<import("./frame.js").Frame, "themed" | "dark" | "gone">} frame
  * @returns {HTMLElement} a button that turns the page to the other theme
  */
-export function themeButton(state, themed) {
+export function themeButton(state, { themed, dark = systemIsDark, gone }) {
+  const current = () => state.place.theme ?? (dark() ? "dark" : "light");
   const button = element("button", { type: "button", class: "theme" });
   button.addEventListener("click", () => {
-    state.go({ theme: current(state.place) === "dark" ? "light" : "dark" });
+    state.go({ theme: current() === "dark" ? "light" : "dark" });
   });
   const update = () => {
-    const theme = current(state.place);
+    const theme = current();
     themed.dataset.theme = theme;
     button.textContent = theme === "dark" ? "☀\ufe0e" : "☾\ufe0e";
     button.setAttribute("aria-label", theme === "dark" ? "Light theme" : "Dark theme");
     button.title = theme === "dark" ? "Light theme" : "Dark theme";
   };
-  DARK.addEventListener("change", () => state.go({}));
+  DARK.addEventListener("change", () => state.go({}), { signal: gone });
   state.follow(update);
   return button;
 }

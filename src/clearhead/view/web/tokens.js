@@ -4,8 +4,31 @@ import { element } from "./dom.js";
 
 const SIGNS = new Map([[" ", "·"], ["\n", "↵"], ["\r", "\\r"], ["\t", "⇥"]]);
 
-/** White space, controls, formats such as joiners, and halves of characters: all that leaves no ink. */
-const INKLESS = /[\p{Z}\p{Cc}\p{Cf}\p{Cs}]/u;
+/** White space, controls, formats such as joiners, halves of characters, and what only changes others: no ink. */
+const INKLESS = /[\p{Z}\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}]/u;
+
+/** An emoji, with the joiners and colours that make one of several. */
+const EMOJI = String.raw`\p{Extended_Pictographic}[\ufe0f\u{1f3fb}-\u{1f3ff}\u{e0020}-\u{e007f}]*`;
+/** What is shown together: an emoji of several parts, a mark on the character that bears it, or one character. */
+const PIECES = new RegExp(String.raw`${EMOJI}(?:\u200d${EMOJI})*|[^\p{M}]|\p{M}`, "gsu");
+
+/**
+ * A token's text in pieces for the eye. A sign stands for something else; a mark that bears on nothing gets a circle.
+ * @param {string} text
+ * @returns {{shown: string, isSign: boolean}[]}
+ */
+function pieces(text) {
+  let bearer = false;
+  const found = (text.match(PIECES) ?? []).map((piece) => {
+    const alone = /^\p{M}$/u.test(piece) && !bearer;
+    const inkless = piece.length <= 2 && INKLESS.test(piece) && !/\p{Extended_Pictographic}/u.test(piece);
+    const hidden = inkless && !(bearer && piece === "\ufe0f");
+    bearer = !hidden;
+    if (hidden) return { shown: sign(piece), isSign: true };
+    return alone ? { shown: `◌${piece}`, isSign: true } : { shown: piece, isSign: false };
+  });
+  return text ? found : [{ shown: "∅", isSign: true }];
+}
 
 /**
  * @param {string} character one that leaves no ink
@@ -19,7 +42,8 @@ function sign(character) {
 }
 
 /**
- * A token's text for the eye: signs that stand for something else are marked.
+ * A token's text for the eye: signs that stand for something else are marked. It runs as its own letters do, from the
+ * left or from the right, and nothing beside it turns with it.
  * @param {string} text
  * @returns {HTMLElement}
  */
@@ -30,18 +54,18 @@ export function tokenText(text) {
     if (plain) shown.append(plain);
     plain = "";
   };
-  for (const character of text) {
-    if (INKLESS.test(character)) {
+  for (const piece of pieces(text)) {
+    if (piece.isSign) {
       flush();
-      shown.append(element("span", { class: "sign" }, sign(character)));
-    } else plain += character;
+      // A sign is no letter of the text, and must not say which way it runs.
+      shown.append(element("span", { class: "sign", dir: "ltr" }, piece.shown));
+    } else plain += piece.shown;
   }
   flush();
-  if (!text) shown.append(element("span", { class: "sign" }, "∅"));
   return shown;
 }
 
 /** @param {string} text @returns {string} a token's text where there is only plain text */
 export function spelled(text) {
-  return [...text].map((character) => (INKLESS.test(character) ? sign(character) : character)).join("") || "∅";
+  return pieces(text).map(({ shown }) => shown).join("");
 }

@@ -1,29 +1,47 @@
 /** The head view: the text twice, and a line from each token to where this head looks. */
 
 import { element } from "../dom.js";
+import { asPins, countsBetween, headsOf, pinsOf, settleHead } from "./choices.js";
 import { Column } from "./column.js";
-import { Lines } from "./lines.js";
+import { drawing } from "./drawing.js";
+import { Lines, ROW } from "./lines.js";
 import { portrait } from "./portrait.js";
 import { invitation, reading } from "./reading.js";
+import { Tools } from "./tools.js";
+import { sidesOf } from "./units.js";
+import { Weights } from "./weights.js";
 
 /** @typedef {import("../payload.js").Layer} Layer */
-/** @typedef {import("../state.js").Place} Place */
+/** @typedef {import("../state.js").Placed} Placed */
 /** @typedef {import("./lines.js").Pointed} Pointed */
+/** @typedef {import("./units.js").Sides} Sides */
+
+/**
+ * @typedef {object} Shown what stands in the columns and between them
+ * @property {Sides} sides
+ * @property {{head: number, weights: Weights}[]} heads in the order of their colours
+ * @property {number} least
+ * @property {boolean} among whether only some sentences count
+ * @property {Pointed[]} pins
+ */
 
 class HeadView {
   #context;
   #title = element("div", { class: "head-title" });
   #numbers = element("div");
+  #each = element("span");
   #where = element("span");
+  #tools;
+  #box = element("div", { class: "token-box" });
+  #between = element("div", { class: "lines", "aria-hidden": "true" });
   #queries;
   #keys;
-  #canvas = element("canvas", { "aria-hidden": "true" });
-  #lines = new Lines(this.#canvas);
+  #lines;
   /** @type {Layer | null} */
   #layer = null;
-  #head = 0;
-  /** @type {Pointed | null} */
-  #held = null;
+  /** @type {Shown | null} */
+  #shown = null;
+  #made = "";
   /** @type {Pointed | null} */
   #pointed = null;
   #outside = new AbortController();
@@ -31,66 +49,126 @@ class HeadView {
   /** @param {import("./index.js").Context} context */
   constructor(context) {
     this.#context = context;
+    const { root, stage, margin, payload, state } = context;
+    this.#tools = new Tools(payload, state);
     this.#queries = this.#column("query");
     this.#keys = this.#column("key");
-    context.stage.append(
-      this.#title,
-      this.#numbers,
+    this.#lines = new Lines(this.#between, this.#box);
+    this.#box.append(element("div", { class: "columns" }, this.#queries.root, this.#between, this.#keys.root));
+    stage.append(
+      this.#title, this.#numbers, this.#tools.root,
       element("div", { class: "sides", "aria-hidden": "true" },
-        element("span", {}, "each token"), this.#where, element("span", {}, "looks at")),
-      element("div", { class: "columns" },
-        this.#queries.root, element("div", { class: "lines" }, this.#canvas), this.#keys.root));
-    context.margin.setAttribute("aria-live", "polite");
+        this.#each, this.#where, element("span", {}, "looks at")),
+      this.#box);
+    margin.setAttribute("aria-live", "polite");
 
     const { signal } = this.#outside;
-    const redraw = () => this.#lines.redraw();
-    window.addEventListener("scroll", redraw, { signal, passive: true });
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.#hold(null);
+    const follow = () => {
+      this.#queries.follow();
+      this.#keys.follow();
+      this.#lines.follow();
+    };
+    this.#box.addEventListener("scroll", follow, { passive: true });
+    root.getRootNode().addEventListener("keydown", (event) => {
+      if (/** @type {KeyboardEvent} */ (event).key === "Escape") this.#context.state.go(asPins([]));
     }, { signal });
-    const size = new ResizeObserver(redraw);
-    size.observe(this.#canvas);
+    const size = new ResizeObserver(() => {
+      follow();
+      this.#lines.redraw();
+    });
+    size.observe(this.#box);
     signal.addEventListener("abort", () => size.disconnect());
   }
 
-  /** @param {Place} place @param {Layer} layer */
+  /** @param {Placed} place @param {Layer} layer */
   update(place, layer) {
     const { payload } = this.#context;
     const { position, name, kind } = layer.entry;
-    if (layer.queries !== this.#layer?.queries || layer.keys !== this.#layer.keys) {
-      this.#queries.fill(layer.queries, layer.offset);
-      this.#keys.fill(layer.keys, 0);
+    const before = this.#shown;
+    const pinned = before?.pins.length;
+    this.#layer = layer;
+    const shown = this.#shown = this.#showing(place, layer);
+    const { sides, heads, least } = shown;
+    if (sides !== before?.sides) {
+      const rows = Math.max(sides.keys.count, sides.offset + sides.queries.count);
+      this.#box.style.setProperty("--rows", String(rows));
+      this.#queries.fill(sides.queries.texts, sides.offset);
+      this.#keys.fill(sides.keys.texts, 0);
       this.#pointed = null;
     }
-    this.#layer = layer;
-    this.#head = place.head;
-    const arrived = this.#held === null;
-    this.#held = place.query !== null ? { side: "query", position: place.query }
-      : place.key !== null ? { side: "key", position: place.key } : null;
+    const several = heads.length > 1;
     this.#title.replaceChildren(
       element("h2", {}, `Layer ${position}, head ${place.head}`),
       element("p", {}, element("code", {}, name), kind === "cross" ? " cross-attention" : ""));
-    this.#where.textContent = `layer ${position} · head ${place.head}`;
+    this.#each.textContent = place.units === "words" && !sides.queries.areTokens ? "each word" : "each token";
+    this.#where.textContent = `layer ${position} · ${several ? `${heads.length} heads` : `head ${place.head}`}`;
     this.#numbers.replaceChildren(portrait(payload.contents.statistics, place.layer, place.head));
+    this.#tools.update(place, layer, sides, {
+      shown: heads.reduce((sum, { weights }) => sum + weights.count(least), 0),
+      all: heads.reduce((sum, { weights }) => sum + weights.count(0), 0),
+    });
     this.#show();
-    if (arrived && this.#held && !this.#pointed) this.#side(this.#held).reveal(this.#held.position);
+    const [first] = shown.pins;
+    if (first && !pinned && !this.#pointed) this.#side(first).reveal(first.position);
+  }
+
+  /** @param {Placed} place @param {Layer} layer @returns {Shown} */
+  #showing(place, layer) {
+    const inWords = place.units === "words";
+    const same = this.#shown && this.#made === `${place.layer} ${place.units} ${place.between}` ? this.#shown : null;
+    this.#made = `${place.layer} ${place.units} ${place.between}`;
+    const sides = same?.sides ?? this.#sides(layer, inWords);
+    const { queries, keys } = sides;
+    const counts = countsBetween(place.between, sides);
+    const heads = headsOf(place).map((head) => {
+      const known = same?.heads.find((one) => one.head === head);
+      if (known) return known;
+      const tokens = Weights.of(layer, head);
+      const units = queries.areTokens && keys.areTokens ? tokens : tokens.inWords(queries, keys);
+      return { head, weights: counts ? units.among(counts) : units };
+    });
+    const pins = pinsOf(place).map(({ side, position }) => ({
+      side, position: (side === "query" ? queries : keys).at(position),
+    }));
+    return { sides, heads, least: (place.least ?? 0) / 100, among: counts !== null, pins };
+  }
+
+  /** @param {Layer} layer @param {boolean} inWords @returns {Sides} the same as long as the same text is shown so */
+  #sides(layer, inWords) {
+    const sides = sidesOf(this.#context.payload.contents, layer, inWords);
+    const before = this.#shown?.sides;
+    const same = before && before.offset === sides.offset && before.queries.texts.length === sides.queries.texts.length &&
+      before.keys.texts === sides.keys.texts && before.queries.texts[0] === sides.queries.texts[0];
+    return same ? before : sides;
   }
 
   unmount() {
     this.#outside.abort();
   }
 
+  /** @returns {Promise<SVGElement>} */
+  async picture() {
+    const { title } = this.#context.payload.contents;
+    const shown = /** @type {Shown} */ (this.#shown);
+    const layer = /** @type {Layer} */ (this.#layer);
+    const heads = shown.heads.map(({ head }) => head);
+    return drawing(this.#context.root, {
+      title,
+      where: `Layer ${layer.entry.position}, head${heads.length > 1 ? "s" : ""} ${heads.join(", ")}`,
+      sides: shown.sides, heads, lines: this.#lines.inSight(),
+      first: Math.ceil(this.#box.scrollTop / ROW), rows: Math.floor(this.#box.clientHeight / ROW),
+      pointed: this.#at(),
+    });
+  }
+
   /** @param {"query" | "key"} side */
   #column(side) {
-    return new Column(side, {
+    return new Column(side, this.#box, {
       point: (position) => {
         this.#pointed = position === null ? null : { side, position };
-        this.#show();
+        if (!this.#shown?.pins.length) this.#show();
       },
-      hold: (position) => {
-        const again = this.#held?.side === side && this.#held.position === position;
-        this.#hold(again ? null : { side, position });
-      },
+      pin: (position) => this.#pin({ side, position }),
     });
   }
 
@@ -99,31 +177,63 @@ class HeadView {
     return side === "query" ? this.#queries : this.#keys;
   }
 
-  /** @param {Pointed | null} token */
-  #hold(token) {
-    this.#context.state.go({
-      query: token?.side === "query" ? token.position : null,
-      key: token?.side === "key" ? token.position : null,
-    });
+  /** @param {Pointed} unit pinned, or let go of if it was */
+  #pin({ side, position }) {
+    const { sides } = /** @type {Shown} */ (this.#shown);
+    const units = side === "query" ? sides.queries : sides.keys;
+    const before = pinsOf(this.#context.state.place);
+    const others = before.filter((pin) => pin.side !== side || units.at(pin.position) !== position);
+    const added = others.length < before.length ? [] : [{ side, position: units.starts[position] }];
+    this.#context.state.go(asPins([...others, ...added]));
   }
 
-  /** A token that is held stays, wherever one points. */
+  /** Tokens that are pinned stay, wherever one points. @returns {Pointed[]} */
+  #at() {
+    const { pins } = /** @type {Shown} */ (this.#shown);
+    return pins.length ? pins : this.#pointed ? [this.#pointed] : [];
+  }
+
   #show() {
-    const layer = this.#layer;
-    if (!layer) return;
-    const at = this.#held ?? this.#pointed;
+    const shown = this.#shown;
+    if (!shown) return;
+    const at = this.#at();
+    const pinned = shown.pins.length > 0;
+    this.#mark("query", at, pinned);
+    this.#mark("key", at, pinned);
+    this.#lines.show({
+      weights: shown.heads.map(({ weights }) => weights), offset: shown.sides.offset, least: shown.least, pointed: at,
+    });
     const { margin } = this.#context;
-    const position = at?.position ?? 0;
-    const looked = at?.side === "query" ? layer.row(this.#head, position) : [];
-    const looking = at?.side === "key" ? layer.column(this.#head, position) : [];
-    this.#keys.mark(looked, at?.side === "key" ? position : null, Boolean(this.#held));
-    this.#queries.mark(looking, at?.side === "query" ? position : null, Boolean(this.#held));
-    this.#lines.show(layer, this.#head, at);
-    margin.classList.toggle("filled", at !== null);
-    margin.replaceChildren(...(at ? reading(layer, this.#head, at, Boolean(this.#held), (other) =>
-      this.#side(other).reveal(other.position)) : invitation()));
+    margin.classList.toggle("filled", at.length > 0);
+    const read = { ...shown, pinned, reveal: (/** @type {Pointed} */ other) => this.#side(other).reveal(other.position) };
+    const hint = pinned ? "Held. Click it again to let go, or press Esc to let go of all." : "Click to hold.";
+    margin.replaceChildren(...(at.length ? [...at.map((token) => element("div", {}, ...reading(token, read))),
+      element("p", { class: "hint" }, hint)] : invitation()));
+  }
+
+  /** @param {"query" | "key"} side @param {Pointed[]} at @param {boolean} pinned */
+  #mark(side, at, pinned) {
+    const { heads } = /** @type {Shown} */ (this.#shown);
+    /** @type {Map<number, number[]>} */
+    const weights = new Map();
+    for (const token of at.filter((one) => one.side !== side)) {
+      heads.forEach((head, n) => {
+        for (const { position, weight } of head.weights.entries(token)) {
+          const all = weights.get(position) ?? new Array(heads.length).fill(NaN);
+          all[n] = Math.max(all[n] || 0, weight); // of several that look there, the most
+          weights.set(position, all);
+        }
+      });
+    }
+    const pointed = new Set(at.filter((one) => one.side === side).map(({ position }) => position));
+    this.#side({ side, position: 0 }).mark(weights, heads.length, pointed, pinned);
   }
 }
 
 /** @type {import("./index.js").View} */
-export const headView = { title: "Head", ofOneHead: true, mount: (context) => new HeadView(context) };
+export const headView = {
+  title: "Head",
+  ofOneHead: true,
+  mount: (context) => new HeadView(context),
+  settle: settleHead,
+};

@@ -1,6 +1,11 @@
 /** The views there are. A new one is a module like head.js and a line here; tabs appear by themselves. */
 
 import { headView } from "./head.js";
+import { modelView } from "./model.js";
+import { mapView } from "./map.js";
+import { patchesView } from "./patches.js";
+import { productView } from "./product.js";
+import { reportView } from "./report.js";
 
 /** @typedef {import("../state.js").Place} Place */
 
@@ -25,6 +30,7 @@ import { headView } from "./head.js";
  * @typedef {object} View
  * @property {string} title
  * @property {(context: Context) => Mounted} mount
+ * @property {(payload: import("../payload.js").Payload) => boolean} [fits] false where there is nothing for it to show
  * @property {boolean} [ofOneHead] true if two of it, of two runs, can stand side by side
  * @property {(wish: Record<string, unknown>, place: Place, payload: import("../payload.js").Payload) =>
  *   Record<string, string | number | null>} [settle] makes of a wish what this view keeps in the address of its own,
@@ -32,4 +38,9 @@ import { headView } from "./head.js";
  */
 
 /** @type {Record<string, View>} by the name that stands in the address; the first is shown at first */
-export const views = { head: headView };
+export const views = { model: modelView, head: headView, map: mapView, patches: patchesView, product: productView, report: reportView };
+
+/** @param {import("../payload.js").Payload} payload @returns {Record<string, View>} the views that it has something for */
+export function viewsOf(payload) {
+  return Object.fromEntries(Object.entries(views).filter(([, { fits }]) => fits?.(payload) ?? true));
+}

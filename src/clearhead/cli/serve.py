@@ -1,0 +1,119 @@
+"""`clearhead serve`: the page of any text that is typed into it, from a server on this machine."""
+
+import secrets
+import socket
+import warnings
+import webbrowser
+from importlib.util import find_spec
+
+import click
+
+from clearhead.cli import reading
+from clearhead.errors import ClearheadError
+from clearhead.models.checkpoints import Opened, open_model
+from clearhead.scope.budget import in_bytes
+from clearhead.view.reports import Reports
+from clearhead.view.scene import Scene
+from clearhead.view.server.texts import Texts, title
+
+LOOPBACK = "127.0.0.1"
+CONNECTIONS = 100
+"""More at a time are refused; a page has six."""
+
+
+@click.command("serve", epilog=reading.CACHE)
+@click.option(
+    "--model",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    default=("smollm2",),
+    show_default=True,
+    help=f"A model that may be chosen; give it again for more. {reading.MODELS}.",
+)
+@reading.tokens_option
+@click.option("--memory", metavar="SIZE", default="2 GiB", show_default=True, help="What the texts kept may take.")
+@click.option("--host", metavar="HOST", default=LOOPBACK, show_default=True, help="Listen to other machines too.")
+@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=0, help="One that is free, unless given.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+def command(names: tuple[str, ...], most: int | None, memory: str, host: str, port: int, opens: bool) -> None:
+    """Look inside models in the browser: type a text, have a model read it, look at any head from near.
+
+    The address that is printed holds a secret, which whoever asks the server must know. Only this machine can reach it,
+    unless --host says so. Ctrl-C ends it.
+    """
+    if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
+        raise ClearheadError(f"serve: needs {' and '.join(missing)}; get it with: pip install 'clearhead[serve]'.")
+    import uvicorn  # optional, as what follows
+
+    from clearhead.view.server.app import application
+    from clearhead.view.server.guard import Hosts
+
+    room = in_bytes(memory, "--memory")
+    models = tuple(dict.fromkeys(names))
+    with _listening(host, port) as listening:
+        port = listening.getsockname()[1]
+        token = secrets.token_urlsafe()
+        app = application(Texts(models, Reader(most), room), token=token, hosts=Hosts(host, port))
+        name = f"[{host}]" if ":" in host else LOOPBACK if host == "0.0.0.0" else host
+        address = f"http://{name}:{port}/{token}/"
+        if not _is_loopback(host):
+            click.echo(
+                f"! --host {host}: other machines can reach this server, unencrypted. Whoever has the address below "
+                "can have texts read, and see those of others.",
+                err=True,
+            )
+        click.echo(f"→ {address}")
+        click.echo("Ctrl-C ends it.", err=True)
+        if opens:
+            webbrowser.open(address)
+        config = uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,  # it would hold the token
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=2,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+class Reader:
+    """Has models read texts, `most` tokens of each, and keeps the models open."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._opened: dict[str, Opened] = {}
+
+    def __call__(self, name: str, texts: tuple[str, ...], steps: Reports, memory: int) -> tuple[Scene, int]:
+        """What is to be seen, and how much memory it takes, which is no more than `memory`."""
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", UserWarning)
+            if name not in self._opened:
+                self._opened[name] = open_model(name, report=steps.begin)
+            opened = self._opened[name]
+            inputs = reading.inputs(opened, texts, self._most)
+            seen = reading.watched(opened, inputs, steps, "qk", memory)
+        facts = {"Model": f"{opened.name} ({opened.architecture})"}
+        if inputs["input_ids"].shape[1] == self._most:
+            facts["Text"] = f"no more than its first {self._most:,} tokens were read (--tokens)"
+        if warned:
+            facts["Warnings"] = " ".join(dict.fromkeys(str(warning.message) for warning in warned))
+        steps.begin("counting")
+        scene = seen.scene(title=title(texts), facts=facts)
+        _ = scene.contents  # now, so that the page need not wait for it
+        assert seen.budget is not None
+        return scene, seen.budget.used
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # after which come Python's own words
+        raise ClearheadError(f"--host {host} --port {port}: can't be listened to: {why}.") from error
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")

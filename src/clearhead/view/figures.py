@@ -1,0 +1,215 @@
+"""Figures: what the page shows of a head, or of all, drawn by matplotlib for a paper or a notebook, with no browser."""
+
+import inspect
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clearhead.errors import ClearheadError
+from clearhead.scope.chosen import only_step, part_of
+from clearhead.scope.layer import Layer
+from clearhead.scope.record import Record
+from clearhead.scope.roles import ROLES
+from clearhead.scope.weights import indices
+from clearhead.view import draw, drawings
+from clearhead.view.thumbs import SIDE, thumbs
+
+LONGEST = 150
+"""So many tokens a side can be read beside one another."""
+SIGNS = str.maketrans("-", "−")
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure, drawn when it is saved, or shown by a notebook's cell."""
+
+    what: Any
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes it as .svg, .png or .pdf, beside and renamed: there is never half a file.
+
+        Raises:
+            ClearheadError: another ending, or no matplotlib (`pip install 'clearhead[figures]'`).
+        """
+        return draw.put(self.what, path, "save")
+
+    def _repr_png_(self) -> bytes:
+        return draw.rendered(self.what, "png")
+
+    def _repr_svg_(self) -> str:
+        return draw.rendered(self.what, "svg").decode()
+
+
+def figure(record: Record, kind: str, layer: int | str | None, head: int | None, **options: Any) -> Figure:
+    """The figure of this kind; see `Seen.figure`."""
+    if kind not in KINDS:
+        raise ClearheadError(f"figure: got {kind!r}, expected one of {', '.join(KINDS)}.")
+    make = KINDS[kind]
+    known = list(inspect.signature(make).parameters)[1:]
+    given = {name: x for name, x in {"layer": layer, "head": head, **options}.items() if x is not None}
+    for name in given:
+        if name not in known:
+            raise ClearheadError(f"figure({kind!r}): got {name}=, expected some of {', '.join(known)}.")
+    for name in ("layer", "head"):
+        if name in known and name not in given:
+            raise ClearheadError(f"figure({kind!r}): say which {name}, as in figure({kind!r}, layer=3, head=2).")
+    return Figure(make(record, **given))
+
+
+def _lines(
+    record: Record,
+    layer: int | str,
+    head: int,
+    query: int | None = None,
+    rows: slice | None = None,
+    columns: slice | None = None,
+    sequence: int = -1,
+    batch: int = 0,
+) -> drawings.Lines:
+    one = _one(record, layer, sequence)
+    (head,) = indices(head, "head", one.heads).tolist()
+    queries, keys = one.queries(batch), one.keys(batch)
+    down = range(len(queries))[rows or slice(None)]
+    across = range(len(keys))[columns or slice(None)]
+    if query is not None:
+        (query,) = indices(query, "query", len(queries)).tolist()
+        if query not in down:
+            rows_shown = f"{down.start} to {down.stop - 1}"
+            raise ClearheadError(f"figure('head'): query {query} is not among the rows {rows_shown}.")
+    if max(len(down), len(across)) > LONGEST or min(len(down), len(across)) == 0:
+        raise ClearheadError(
+            f"figure('head'): got {len(down)} queries and {len(across)} keys, expected 1 to {LONGEST} of each. "
+            "Choose some, as rows=slice(0, 100), columns=slice(0, 100), or draw a map: figure('map', …)."
+        )
+    if (down.step, across.step) != (1, 1):
+        raise ClearheadError(f"figure('head'): rows={rows}, columns={columns} has a step; expected slices without.")
+    offset = max(0, len(keys) - len(queries)) if one.kind == "self" else 0
+    weights = one.rows(list(down), head, batch)[:, across.start : across.stop]
+    places = range(down.start + offset, down.stop + offset), across
+    name = _name(record, layer, head)
+    shown = None if query is None else query + offset
+    return drawings.Lines(weights, [queries[i] for i in down], [keys[j] for j in across], name, shown, places)
+
+
+def _map(
+    record: Record,
+    layer: int | str,
+    head: int,
+    rows: slice | None = None,
+    columns: slice | None = None,
+    size: tuple[int, int] = (1024, 1024),
+    sequence: int = -1,
+    batch: int = 0,
+) -> drawings.Map:
+    region = record.map(layer, head, rows, columns, size, sequence=sequence, batch=batch)
+    one = _one(record, layer, sequence)
+    queries, keys = one.queries(batch), one.keys(batch)
+    return drawings.Map(region, [queries[i] for i in region.rows], [keys[j] for j in region.columns])
+
+
+def _model(record: Record, by: str | None = None, sequence: int = -1, batch: int = 0) -> drawings.Wall | drawings.Heads:
+    if by is None:
+        layers = [layer.sequence(sequence) for layer in record.layers]
+        return drawings.Wall([_pictures(layer, batch) for layer in layers])
+    table = record.heads(pandas=False)
+    columns = [name for name, value in table[0].items() if not isinstance(value, str | int)] if table else []
+    if by not in columns:
+        raise ClearheadError(f"figure('model'): got by={by!r}, expected one of {', '.join(columns)}.")
+    values = np.full((len(record), 1 + max(row["head"] for row in table)), math.nan)
+    for row in table:
+        values[row["layer"], row["head"]] = row[by]
+    return drawings.Heads(values, by)
+
+
+def _pictures(layer: Layer, batch: int) -> Any:
+    """The layer's thumbs, as an array."""
+    queries, keys = sum(step.shape[2] for step in layer.steps), max(step.shape[3] for step in layer.steps)
+    cells = np.frombuffer(thumbs(layer, batch), np.uint8)
+    return cells.reshape(layer.heads, min(queries, SIDE), min(keys, SIDE))
+
+
+def _product(
+    record: Record,
+    layer: int | str,
+    head: int,
+    query: int | None = None,
+    key: int | None = None,
+    sequence: int = -1,
+    batch: int = 0,
+) -> drawings.Product:
+    one = _one(record, layer, sequence)
+    weights = only_step(one, "figure('query-key')").weights
+    (head,) = indices(head, "head", one.heads).tolist()
+    call = part_of(weights, batch, head).call
+    Tk = call.k.shape[2]
+    i, j = _telling(one, head, batch, query, key)
+    row = call.scores(slice(i, i + 1), slice(0, Tk))[0, 0, 0]
+    row = row.masked_fill(~call.runs.take(torch.tensor([i])).mask(slice(0, 1), slice(0, Tk))[0, 0, 0], -math.inf)
+    q, k = (x.double().cpu() for x in (call.q[0, 0, i], call.k[0, 0, j]))
+    weight, lse = float(one.rows([i], head, batch)[0, j]), float(weights.lse[batch, head, i])
+    score = float(row[j])
+    parts = []
+    if len(q):
+        scaled = float(call.score(q[None, None, None], k[None, None, None], *call.score_weights)) * call.scale
+        parts = [f"Σ q·k = {scaled / call.scale:.2f}", f"× {call.scale:.4g} = {scaled:.2f}"]
+        capped = scaled if call.softcap is None else call.softcap * math.tanh(scaled / call.softcap)
+        parts += [] if call.softcap is None else [f"softcap {call.softcap:g} = {capped:.2f}"]
+        parts += [] if call.bias is None else [f"+ bias {score - capped:.2f} = {score:.2f}"]
+    else:
+        parts = [f"score = {score:.2f}"]
+    told = f"{',  '.join(parts)};  e^({score:.3f} − {lse:.3f}) = {weight:.1%}".translate(SIGNS)
+    texts = one.queries(batch)[i], one.keys(batch)[j]
+    scores = row.double().cpu().numpy()
+    return drawings.Product(q.numpy(), k.numpy(), scores, j, texts, _name(record, layer, head), told)
+
+
+def _telling(layer: Layer, head: int, batch: int, query: int | None, key: int | None) -> tuple[int, int]:
+    """The pair, and what of it is not said: the heaviest that is neither the first token nor the query's own."""
+    keys, weights = (x[batch, head] for x in layer.top(3))
+    own = torch.arange(len(keys)) + max(0, len(layer.keys(batch)) - len(keys))
+    dull = (keys <= 0) | (keys == own[:, None].to(keys.device)) if layer.kind == "self" else keys <= 0
+    if query is None:
+        query = int(weights.masked_fill(dull, -1).amax(-1).argmax())
+    (i,) = indices(query, "query", len(keys)).tolist()
+    if key is None:
+        best = int(weights[i].masked_fill(dull[i], -1).argmax())
+        key = max(0, int(keys[i, best]))
+    (j,) = indices(key, "key", len(layer.keys(batch))).tolist()
+    if float(layer.rows([i], head, batch)[0, j]) == 0.0:
+        raise ClearheadError(f"figure('query-key'): query {i} puts no weight on key {j}; choose a key that it may see.")
+    return i, j
+
+
+def _roles(record: Record, layer: int | str, head: int) -> drawings.Roles:
+    one = record[layer]
+    (head,) = indices(head, "head", one.heads).tolist()
+    row = list(one.summary().rows(one.heads))[head]
+    scores = [(role, row[role], row[f"{role}_uniform"]) for role in ROLES if math.isfinite(row[role])]
+    if not scores:
+        raise ClearheadError(f"figure('roles'): {one.name} has no role that this text gives a chance.")
+    return drawings.Roles(scores, _name(record, layer, head))
+
+
+def _one(record: Record, layer: int | str, sequence: int) -> Layer:
+    return record[layer].sequence(sequence)
+
+
+def _name(record: Record, layer: int | str, head: int) -> str:
+    whole = record[layer]
+    return f"layer {next(n for n, one in enumerate(record.layers) if one is whole)}, head {head} ({whole.name})"
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "head": _lines,
+    "map": _map,
+    "model": _model,
+    "query-key": _product,
+    "roles": _roles,
+}
+"""What there are figures of."""

@@ -1,0 +1,71 @@
+/** The head view as a drawing that stands alone, for a paper: the tokens in sight and the lines between them. */
+
+import { svg } from "../dom.js";
+import { colours } from "../colours.js";
+import { spelled } from "../tokens.js";
+import { stroke } from "./lines.js";
+
+/**
+ * @typedef {object} Drawn what is to be drawn
+ * @property {string} title which is not drawn: a text's beginning may be as long as it likes
+ * @property {string} where layer and heads
+ * @property {import("./units.js").Sides} sides
+ * @property {number[]} heads
+ * @property {import("./lines.js").Line[]} lines
+ * @property {number} first the first row
+ * @property {number} rows how many
+ * @property {import("./lines.js").Pointed[]} pointed
+ */
+
+/** In px, but for how many letters of a token are shown. */
+const DRAWN = { row: 22, column: 230, between: 220, top: 54, letters: 26 };
+
+/** @param {HTMLElement} root whose colours it has @param {Drawn} drawn @returns {SVGElement} */
+export function drawing(root, { title, where, sides, heads, lines, first, rows, pointed }) {
+  const { ink, muted } = colours(root);
+  const style = getComputedStyle(root);
+  const hues = heads.map((_, n) => style.getPropertyValue(`--head-${n}`).trim());
+  const count = Math.min(rows, Math.max(sides.keys.count, sides.offset + sides.queries.count) - first);
+  const [width, height] = [2 * DRAWN.column + DRAWN.between, DRAWN.top + count * DRAWN.row + 16];
+  const made = svg("svg", {
+    xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
+    "font-family": "Helvetica, Arial, sans-serif", "font-size": 13,
+  });
+  const y = (/** @type {number} */ row) => Number((DRAWN.top + (row - first) * DRAWN.row).toFixed(1));
+  made.append(svg("title", {}, title),
+    svg("text", { x: 16, y: 24, fill: ink, "font-size": 14 }, where),
+    svg("clipPath", { id: "in-sight" }, svg("rect", { x: DRAWN.column, y: DRAWN.top, width: DRAWN.between, height: count * DRAWN.row })));
+  if (heads.length > 1) {
+    made.append(...heads.map((head, n) =>
+      svg("text", { x: DRAWN.column + 8 + 36 * n, y: 44, fill: hues[n], "font-size": 12, "font-weight": 600 }, `■ ${head}`)));
+  }
+
+  const between = svg("g", { "clip-path": "url(#in-sight)", fill: "none", "stroke-linecap": "round" });
+  for (const { from, to, weight, head } of lines) {
+    const { opacity, thickness } = stroke(weight, pointed.length > 0);
+    const middle = DRAWN.column + DRAWN.between / 2;
+    between.append(svg("path", {
+      d: `M${DRAWN.column} ${y(from)}C${middle} ${y(from)} ${middle} ${y(to)} ${DRAWN.column + DRAWN.between} ${y(to)}`,
+      stroke: hues[head], "stroke-opacity": opacity.toFixed(3), "stroke-width": thickness.toFixed(2),
+    }));
+  }
+  made.append(between);
+
+  /** @param {string[]} texts @param {number} offset @param {"query" | "key"} side */
+  const column = (texts, offset, side) => {
+    const [x, anchor, far] = side === "query" ? [DRAWN.column - 8, "end", 16] : [DRAWN.column + DRAWN.between + 8, "start", width - 16];
+    for (let row = Math.max(first, offset); row < Math.min(first + count, offset + texts.length); row++) {
+      const position = row - offset;
+      const whole = [...spelled(texts[position])];
+      const text = whole.length > DRAWN.letters ? `${whole.slice(0, DRAWN.letters - 1).join("")}…` : whole.join("");
+      const chosen = pointed.some((one) => one.side === side && one.position === position);
+      made.append(
+        svg("text", { x, y: y(row + 0.68), fill: ink, "text-anchor": anchor, "font-weight": chosen ? 700 : 400 }, text),
+        svg("text", { x: far, y: y(row + 0.68), fill: muted, "font-size": 10,
+          "text-anchor": side === "query" ? "start" : "end" }, String(row)));
+    }
+  };
+  column(sides.queries.texts, sides.offset, "query");
+  column(sides.keys.texts, 0, "key");
+  return made;
+}

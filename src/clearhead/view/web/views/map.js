@@ -1,0 +1,469 @@
+/** The map view: a head as a picture that can be zoomed, from all its weights at once down to single ones. */
+
+import { colours, heatScale } from "../colours.js";
+import { element } from "../dom.js";
+import { counted, percent } from "../numbers.js";
+import { Camera } from "./map/camera.js";
+import { Outline } from "./map/outline.js";
+import { NUMBERED, cellNumbers, paintOutline, paintRulers, paintSeen, paintTiles } from "./map/paint.js";
+import { Palette } from "./map/palette.js";
+import { mapDrawing } from "./map/drawing.js";
+import { mapGestures } from "./map/gestures.js";
+import { fine, readout } from "./map/readout.js";
+import { CELLS, Tiles } from "./map/tiles.js";
+
+/** @typedef {import("../payload.js").Layer} Layer */
+/** @typedef {import("../state.js").Placed} Placed */
+/** @typedef {{query: number, key: number}} Pair */
+
+/** Room for the rulers, px; less where there is little. */
+const RULER = 76;
+const NARROW_RULER = 50;
+/** How long one must rest before the place is kept in the address, ms. */
+const REST = 200;
+
+class MapView {
+  #context;
+  #title = element("div", { class: "head-title" });
+  #legend = element("p", { class: "map-legend" });
+  #tone = element("button", { type: "button", class: "map-tone" });
+  #note = element("p", { class: "map-note", role: "status" });
+  #canvas = element("canvas", {
+    class: "map", tabindex: 0, role: "application",
+    "aria-label": "Map of the head’s weights: queries down, keys across",
+    "aria-description": "Arrow keys move from cell to cell, with Shift the whole map; plus and minus zoom, "
+      + "0 shows all, Enter holds a cell, Escape lets go",
+  });
+  #camera = new Camera();
+  #tiles;
+  /** @type {Palette} */
+  #palette;
+  #tinted = "";
+  /** @type {Outline | null} */
+  #outline = null;
+  /** @type {number | null} */
+  #outlined = null;
+  /** @type {Layer | null} */
+  #layer = null;
+  #head = 0;
+  /** @type {Pair | null} */
+  #held = null;
+  /** @type {Pair | null} */
+  #pointed = null;
+  #told = "";
+  #written = "";
+  #side = 1;
+  #zoomed = 0;
+  #drawing = 0;
+  /** @type {number | undefined} */
+  #resting;
+  #outside = new AbortController();
+
+  /** @param {import("./index.js").Context} context */
+  constructor(context) {
+    this.#context = context;
+    this.#tiles = new Tiles(context.payload, () => this.#redraw());
+    this.#palette = new Palette(heatScale(context.root), false);
+    const button = (/** @type {string} */ label, /** @type {string} */ text, /** @type {() => void} */ press) => {
+      const made = element("button", { type: "button", "aria-label": label, title: label }, text);
+      made.addEventListener("click", press);
+      return made;
+    };
+    this.#tone.addEventListener("click", () =>
+      context.state.go({ tone: this.#palette.linear ? null : "linear" }));
+    context.stage.append(this.#title,
+      element("div", { class: "map-tools" },
+        button("Zoom out", "−", () => this.#zoom(1 / 2)), button("Zoom in", "+", () => this.#zoom(2)),
+        button("Show the whole map", "Whole", () => this.#whole()), this.#tone, this.#legend),
+      element("div", { class: "map-area" }, this.#canvas), this.#note);
+    context.margin.setAttribute("aria-live", "polite");
+
+    const { signal } = this.#outside;
+    const size = new ResizeObserver(() => this.#measure());
+    size.observe(this.#canvas);
+    signal.addEventListener("abort", () => size.disconnect());
+    mapGestures(this.#canvas, {
+      pan: (dx, dy) => this.#moved(() => this.#camera.pan(dx, dy)),
+      zoom: (factor, x, y) => this.#moved(() => this.#camera.zoom(factor, x - this.#ruler, y - this.#ruler)),
+      point: (x, y) => this.#point(this.#pairAt(x, y)),
+      leave: () => this.#point(null),
+      press: (x, y) => this.#hold(this.#pairAt(x, y)),
+      key: (event) => this.#key(event),
+    });
+  }
+
+  /** @param {Placed} place @param {Layer} layer */
+  update(place, layer) {
+    const { contents } = this.#context.payload;
+    const { position, name, kind } = layer.entry;
+    const pattern = contents.patterns?.[place.layer] ?? null;
+    this.#layer = layer;
+    this.#head = place.head;
+    this.#tiles.show(place.layer, layer, place.head);
+    if (this.#camera.show(layer.queries.length, layer.keys.length)) this.#written = "";
+    this.#follow(place);
+    this.#tint(place);
+    this.#trace(pattern?.layer ?? null);
+    this.#held = spotOf(place.spot);
+    this.#title.replaceChildren(
+      element("h2", {}, `Layer ${position}, head ${place.head}`),
+      element("p", {}, element("code", {}, name), kind === "cross" ? " cross-attention" : "",
+        pattern?.says ? ` · ${pattern.says}` : ""));
+    this.#told = "";
+    this.#tell();
+    this.#redraw();
+  }
+
+  unmount() {
+    this.#outside.abort();
+    window.clearTimeout(this.#resting);
+    cancelAnimationFrame(this.#drawing);
+  }
+
+  /** @returns {Promise<SVGElement>} */
+  async picture() {
+    const layer = /** @type {Layer} */ (this.#layer);
+    return mapDrawing(this.#camera, this.#tiles, this.#palette, this.#outline, layer, this.#head,
+      colours(this.#context.root), RULER);
+  }
+
+  /** Where the address says one is, unless one has just said so oneself. @param {Placed} place */
+  #follow(place) {
+    const said = [place.x, place.y, place.zoom].join();
+    if (said === this.#written) return;
+    this.#written = said;
+    if (place.zoom === null) this.#camera.fit();
+    else this.#camera.look(place.x, place.y, this.#camera.scaleOf(place.zoom));
+  }
+
+  /** @param {Placed} place */
+  #tint(place) {
+    const { root } = this.#context;
+    const linear = place.tone === "linear";
+    const { low, mid, high } = colours(root);
+    const tinted = [low, mid, high, linear].join();
+    if (tinted === this.#tinted) return;
+    this.#tinted = tinted;
+    this.#palette = new Palette(heatScale(root), linear);
+    this.#tone.textContent = linear ? "Linear scale" : "Log scale";
+    this.#tone.title = linear ? "Make it logarithmic" : "Make it linear";
+  }
+
+  /** @param {number | null} of the layer whose pattern it is */
+  #trace(of) {
+    if (of === this.#outlined) return;
+    const { payload } = this.#context;
+    this.#outlined = of;
+    this.#outline = null;
+    const name = `pattern-${of}`;
+    if (of === null || !payload.has(name)) return;
+    payload.block(name, (buffer) => new Outline(buffer)).then((outline) => {
+      if (this.#outlined !== of) return;
+      this.#outline = outline;
+      this.#told = "";
+      this.#tell();
+      this.#redraw();
+    });
+  }
+
+  get #ruler() {
+    return this.#canvas.clientWidth < 480 ? NARROW_RULER : RULER;
+  }
+
+  #measure() {
+    const { clientWidth, clientHeight } = this.#canvas;
+    if (!clientWidth) return;
+    this.#camera.resize(clientWidth - this.#ruler, clientHeight - this.#ruler);
+    const place = this.#context.state.place;
+    this.#written = "";
+    this.#follow(place); // a link's place is of tokens, whatever the window's size
+    this.#redraw();
+  }
+
+  /** @param {() => void} move */
+  #moved(move) {
+    move();
+    window.clearTimeout(this.#resting);
+    this.#resting = window.setTimeout(() => this.#keep(), REST);
+    this.#redraw();
+  }
+
+  /** Keeps the place in the address. */
+  #keep() {
+    const { whole, centre, span } = this.#camera;
+    const tenth = (/** @type {number} */ at) => Number(at.toFixed(1));
+    const place = whole ? { x: null, y: null, zoom: null }
+      : { x: tenth(centre.x), y: tenth(centre.y), zoom: tenth(span) };
+    this.#written = [place.x, place.y, place.zoom].join();
+    this.#context.state.go(place);
+  }
+
+  /** @param {number} factor about the cell that is pointed at, or the middle */
+  #zoom(factor) {
+    const { width, height } = this.#camera;
+    const at = this.#held ?? this.#pointed;
+    const [x, y] = at ? [this.#camera.x(at.key + 0.5), this.#camera.y(at.query + 0.5)] : [width / 2, height / 2];
+    this.#moved(() => this.#camera.zoom(factor, Math.min(Math.max(0, x), width), Math.min(Math.max(0, y), height)));
+  }
+
+  #whole() {
+    this.#moved(() => this.#camera.fit());
+  }
+
+  /** @param {number} x px in the canvas @param {number} y @returns {Pair | null} */
+  #pairAt(x, y) {
+    const [px, py] = [x - this.#ruler, y - this.#ruler];
+    const [query, key] = [Math.floor(this.#camera.query(py)), Math.floor(this.#camera.key(px))];
+    const inside = px >= 0 && py >= 0 && query < this.#camera.rows && key < this.#camera.columns;
+    return inside ? { query, key } : null;
+  }
+
+  /** @param {Pair | null} pair */
+  #point(pair) {
+    if (pair?.query === this.#pointed?.query && pair?.key === this.#pointed?.key) return;
+    this.#pointed = pair;
+    this.#redraw();
+  }
+
+  /** @param {Pair | null} pair */
+  #hold(pair) {
+    const again = pair && this.#held && this.#cell(pair).top === this.#cell(this.#held).top
+      && this.#cell(pair).left === this.#cell(this.#held).left;
+    this.#pointed = pair;
+    this.#context.state.go({ spot: pair && !again ? `${pair.query}.${pair.key}` : null });
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    const { width, height } = this.#camera;
+    if (step && event.shiftKey) this.#moved(() => this.#camera.pan(step[1] * width / 4, step[0] * height / 4));
+    else if (step) this.#walk(step[0], step[1]);
+    else if (event.key === "+" || event.key === "=") this.#zoom(2);
+    else if (event.key === "-" || event.key === "_") this.#zoom(1 / 2);
+    else if (event.key === "0") this.#whole();
+    else if (event.key === "Enter" || event.key === " ") this.#hold(this.#pointed ?? this.#held);
+    else if (event.key === "Escape") {
+      this.#pointed = null;
+      this.#hold(null);
+    } else return;
+    event.preventDefault();
+  }
+
+  /** @param {number} down cells @param {number} across */
+  #walk(down, across) {
+    const { rows, columns, centre } = this.#camera;
+    const from = this.#held ?? this.#pointed;
+    const { x, y } = centre;
+    const at = from ?? { query: Math.min(rows - 1, Math.floor(y)), key: Math.min(columns - 1, Math.floor(x)) };
+    const cell = this.#cell(at);
+    const side = this.#side;
+    const step = from ? 1 : 0;
+    const query = Math.min(Math.max(0, cell.top + step * down * side), rows - 1);
+    const key = Math.min(Math.max(0, cell.left + step * across * side), columns - 1);
+    this.#pointed = { query, key };
+    this.#moved(() => this.#camera.reveal(query, key, side));
+    if (this.#held) this.#context.state.go({ spot: `${query}.${key}` });
+  }
+
+  /** The cell that a pair is drawn in. @param {Pair} pair @returns {import("./map/readout.js").Cell} */
+  #cell({ query, key }) {
+    const tiles = this.#tiles;
+    const wide = CELLS * tiles.side(this.#zoomed);
+    const { tile, why } = tiles.best(this.#zoomed, Math.floor(query / wide), Math.floor(key / wide));
+    const side = tile?.side ?? this.#side;
+    const [top, left] = [Math.floor(query / side) * side, Math.floor(key / side) * side];
+    const seen = this.#outline?.sees(this.#head, query, key) ?? true;
+    return {
+      top, left,
+      bottom: Math.min(top + side, tiles.rows),
+      right: Math.min(left + side, tiles.columns),
+      weight: tile?.at(query, key) ?? null,
+      why,
+      hidden: side === 1 && !seen,
+    };
+  }
+
+  /** Draws once before the next picture, however often it is asked. */
+  #redraw() {
+    this.#drawing ||= requestAnimationFrame(() => {
+      this.#drawing = 0;
+      this.#draw();
+      this.#tell();
+    });
+  }
+
+  #draw() {
+    const canvas = this.#canvas;
+    const pen = canvas.getContext("2d", { alpha: false });
+    const layer = this.#layer;
+    const sharp = window.devicePixelRatio;
+    const [wide, high] = [canvas.clientWidth, canvas.clientHeight];
+    if (!layer || !pen || !wide) return;
+    const [width, height] = [Math.round(wide * sharp), Math.round(high * sharp)];
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const { paper, ink, muted, rule, low } = colours(this.#context.root);
+    const ruler = this.#ruler;
+    const camera = this.#camera;
+    pen.setTransform(sharp, 0, 0, sharp, 0, 0);
+    pen.fillStyle = paper;
+    pen.fillRect(0, 0, wide, high);
+    pen.translate(ruler, ruler);
+
+    const right = Math.min(camera.width, camera.x(camera.columns));
+    const bottom = Math.min(camera.height, camera.y(camera.rows));
+    pen.save();
+    pen.beginPath();
+    pen.rect(0, 0, right, bottom);
+    pen.clip();
+    pen.fillStyle = low;
+    paintSeen(pen, camera, this.#outline, this.#head);
+    const drawn = paintTiles(pen, sharp, camera, this.#tiles, this.#palette);
+    pen.lineWidth = 1;
+    pen.strokeStyle = muted;
+    if (this.#outline) paintOutline(pen, camera, this.#outline, this.#head);
+    pen.font = "11px system-ui, sans-serif";
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    for (const { x, y, text, fill } of cellNumbers(camera, this.#tiles, this.#palette)) {
+      pen.fillStyle = fill;
+      pen.fillText(text, x, y);
+    }
+    this.#side = drawn.side;
+    this.#zoomed = drawn.zoom;
+    const spot = this.#held ?? this.#pointed;
+    if (spot) this.#cross(pen, this.#cell(spot), right, bottom, ink);
+    pen.restore();
+    pen.strokeStyle = rule;
+    pen.strokeRect(0, 0, right, bottom);
+    paintRulers(pen, camera, layer, { ink, muted, size: ruler }, spot);
+
+    this.#tiles.fetch();
+    this.#note.textContent = this.#remark(drawn.why);
+    this.#scale(drawn.side);
+    Object.assign(canvas.dataset, {
+      drawn: `${this.#tiles.index}.${this.#head}`, side: drawn.side, why: [...drawn.why].sort().join(" "),
+    });
+  }
+
+  /**
+   * The cross-hair: bands over the cell's row and column, and its frame.
+   * @param {CanvasRenderingContext2D} pen
+   * @param {import("./map/readout.js").Cell} cell
+   * @param {number} right
+   * @param {number} bottom
+   * @param {string} ink
+   */
+  #cross(pen, cell, right, bottom, ink) {
+    const camera = this.#camera;
+    const [x, y] = [camera.x(cell.left), camera.y(cell.top)];
+    const [w, h] = [(cell.right - cell.left) * camera.scale, (cell.bottom - cell.top) * camera.scale];
+    pen.strokeStyle = ink;
+    pen.globalAlpha = 0.55;
+    pen.lineWidth = 1;
+    pen.beginPath();
+    for (const at of w > 8 ? [x, x + w] : [x + w / 2]) {
+      pen.moveTo(at, 0);
+      pen.lineTo(at, bottom);
+    }
+    for (const at of h > 8 ? [y, y + h] : [y + h / 2]) {
+      pen.moveTo(0, at);
+      pen.lineTo(right, at);
+    }
+    pen.stroke();
+    pen.globalAlpha = 1;
+    pen.lineWidth = this.#held ? 2.5 : 1.5;
+    const room = Math.max(0, 7 - w) / 2;
+    pen.strokeRect(x - room, y - room, w + 2 * room, h + 2 * room);
+  }
+
+  /** @param {number} side */
+  #scale(side) {
+    const [low, high] = this.#palette.ends(side);
+    const numbered = side === 1 && this.#camera.scale >= NUMBERED;
+    const scale = `${side}${this.#palette.linear}${numbered}`;
+    if (this.#legend.dataset.scale === scale) return;
+    this.#legend.dataset.scale = scale;
+    const what = side > 1 ? `mean weight of ${side} × ${side} pairs`
+      : `weight of a pair${numbered ? ", in the cells in %" : ""}`;
+    this.#legend.replaceChildren(
+      this.#palette.linear ? "0" : `≤ ${fine(low)}`, element("span", { class: "ramp" }), fine(high),
+      element("span", { class: "map-what" }, what));
+  }
+
+  /** @param {Set<string>} why */
+  #remark(why) {
+    const { share, live } = this.#context.payload.contents;
+    const failed = "Finer tiles of this part could not be had: it is drawn from";
+    if (live && why.has("coarser")) return `${failed} coarser ones.`;
+    if (live && why.has("listed")) return `${failed} each query’s heaviest keys.`;
+    const all = "clearhead serve, or a page of a larger --budget, has all of it.";
+    if (why.has("listed")) {
+      const held = share ? `, ${percent(share.mean)} of the weight on average` : "";
+      return `This part is drawn from the heaviest keys of each query that this page holds${held}: ${all}`;
+    }
+    if (why.has("coarser")) return `This page holds no finer picture of this part: ${all}`;
+    return "";
+  }
+
+  /** Says in the margin what is pointed at, if that has changed. */
+  #tell() {
+    const layer = this.#layer;
+    if (!layer) return;
+    const { margin } = this.#context;
+    const at = this.#held ?? this.#pointed;
+    const cell = at && this.#cell(at);
+    const told = JSON.stringify([cell, this.#held !== null, this.#head, layer.entry.name]);
+    if (told === this.#told) return;
+    this.#told = told;
+    margin.classList.toggle("filled", cell !== null);
+    margin.replaceChildren(...(cell
+      ? readout(layer, this.#head, cell, this.#held !== null, (query, key) => {
+        this.#moved(() => this.#camera.reveal(query, key, this.#side));
+        this.#context.state.go({ spot: `${query}.${key}` });
+      }) : this.#invitation(layer)));
+  }
+
+  /** @param {Layer} layer @returns {HTMLElement[]} */
+  #invitation(layer) {
+    const { queries, keys } = layer;
+    return [
+      element("p", { class: "hint" }, "All of this head’s weights: each row is one of "
+        + `${counted(queries.length, "token")} that look, each column one of `
+        + `${counted(keys.length, "token")} looked at.`),
+      element("p", { class: "hint" }, "Point at a cell to read it. Drag to move, turn the wheel to come nearer; "
+        + "or use the arrow keys, + and −."),
+    ];
+  }
+}
+
+/** @param {string | null} spot "12.3" @returns {Pair | null} */
+function spotOf(spot) {
+  if (!spot) return null;
+  const [query, key] = spot.split(".").map(Number);
+  return { query, key };
+}
+
+/** @type {import("./index.js").View} */
+export const mapView = {
+  title: "Map",
+  ofOneHead: true,
+  mount: (context) => new MapView(context),
+  settle: (wish, place, payload) => {
+    const { layers, texts } = payload.contents;
+    const [rows, columns] = [texts[layers[place.layer].queries].length, texts[layers[place.layer].keys].length];
+    const within = (/** @type {unknown} */ value, /** @type {number} */ least, /** @type {number} */ most) => {
+      const number = value === null || value === undefined || value === "" ? NaN : Number(value);
+      return Number.isFinite(number) ? Math.min(Math.max(least, number), most) : null;
+    };
+    const zoom = within(wish.zoom, 1, Math.max(rows, columns));
+    const pair = /^(\d{1,9})\.(\d{1,9})$/.exec(String(wish.spot));
+    return {
+      x: zoom === null ? null : within(wish.x, 0, columns) ?? columns / 2,
+      y: zoom === null ? null : within(wish.y, 0, rows) ?? rows / 2,
+      zoom,
+      tone: wish.tone === "linear" ? "linear" : null,
+      spot: pair && Number(pair[1]) < rows && Number(pair[2]) < columns ? pair[0] : null,
+    };
+  },
+};
