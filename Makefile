@@ -23,8 +23,8 @@ native: $(NATIVE)  ## the C++ core, built again where it changed
 look: $(NATIVE)  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
 	$(BIN)/clearhead look "$$TEXT"
 
-picture: look  ## the README's picture of look.html, taken again; needs Chromium and its driver
-	$(BIN)/python docs/picture.py look.html docs/look.png 'theme=light&layer=17&head=5&by=induction&query=24'
+picture: look  ## the pictures of look.html in docs and README, taken again; needs Chromium and its driver
+	$(BIN)/python docs/page.py look.html
 
 test: $(NATIVE)  ## the tests, without the slow ones
 	$(BIN)/pytest -m "not slow"
