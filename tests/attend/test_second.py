@@ -13,6 +13,7 @@ import clearhead as ch
 from clearhead.attend import library, reference, second, tiled
 from clearhead.attend.api import checked
 from clearhead.attend.call import Call
+from clearhead.attend.runs import Runs
 
 SHAPES = {  # B, H, K, Tq, Tk, D
     "many blocks and tiles": (1, 2, 2, 330, 340, 16),
@@ -94,6 +95,38 @@ def assert_all_is_found(call: Call) -> None:
     for columns in (slice(0, Tk), slice(Tk // 5, Tk - Tk // 7)):
         picture = second.picture(call, *seen, columns, (height, width))
         torch.testing.assert_close(picture.double(), pooled(w[..., columns], height, width), **near)
+    marks = torch.rand(3, Tk)
+    few, on = second.fewest(call, *seen, 0.9, marks)
+    torch.testing.assert_close(on.double(), (w @ marks.double().mT).movedim(-1, 0), **near)
+    assert (fewest(w, 0.9 - 1e-5) <= few).all() and (few <= fewest(w, 0.9 + 1e-5)).all()
+    if call.bias is None:
+        assert_named_keys_are_found(call)
+
+
+def fewest(w: Tensor, share: float) -> Tensor:
+    """How many keys hold so much of each row."""
+    held = w.sort(-1, descending=True).values.cumsum(-1)
+    return ((held < share * held[..., -1:]).sum(-1) + 1).masked_fill(held[..., -1] == 0, 0)
+
+
+def assert_named_keys_are_found(call: Call) -> None:
+    """Of keys that a query may not see, too."""
+    B, _, Tq, Tk = (*call.q.shape[:3], call.k.shape[2])
+    seen, near = known(call), {"atol": 2e-6, "rtol": 5e-6}
+    exact = call.with_tensors(*(None if t is None else t.double() for t in call.tensors))
+    max_score, peak = known(exact)
+    base = max_score.masked_fill(max_score == -torch.inf, 0)[..., None]
+    w = torch.exp(exact.scores(slice(0, Tq), slice(0, Tk)) - base) * peak[..., None]
+    high = {"atol": 2e-6, "rtol": 5e-6 * float(max(1, w.max()))}
+    targets = torch.randint(0, Tk, (3, B, Tq))
+    for j, toward in zip(targets, second.toward(call, *seen, targets), strict=True):
+        at_targets = w.gather(-1, j[:, None, :, None].expand(*w.shape[:3], 1))[..., 0]
+        torch.testing.assert_close(toward.double(), at_targets, **high)
+    keys, order, (start, stop) = torch.randint(0, Tk, (2, 128)), torch.randperm(Tq), torch.randint(0, 257, (2, Tq, 2))
+    runs = Runs.of(start[None, None], stop[None, None], 256)
+    listed = (w[:, :, order][..., keys] * runs.dense().double().unflatten(-1, keys.shape)).sum(-1)
+    held = second.held(call, *seen, order, keys, runs)
+    torch.testing.assert_close(held[:, :, :, order].double(), listed.movedim(-1, 0), **high | near)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -142,7 +175,12 @@ def test_results_do_not_depend_on_the_number_of_threads(isa: str) -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             picture = second.picture(call, *seen, slice(0, 600), (9, 11))
-            found.append((second.received(call, *seen), picture, *second.top(call, *seen, 9)))
+            listed = torch.randint(0, 600, (3, 192), generator=torch.Generator().manual_seed(0))
+            runs = Runs.of(torch.zeros(1, 1, 500, 1).int(), torch.arange(500).view(1, 1, -1, 1), listed.numel())
+            held = second.held(call, *seen, torch.arange(500).flip(0), listed, runs)
+            toward = second.toward(call, *seen, listed.repeat(1, 3)[:, None, :500])
+            rest = second.fewest(call, *seen, 0.9, torch.ones(1, 600))
+            found.append((second.received(call, *seen), picture, held, toward, *rest, *second.top(call, *seen, 9)))
     finally:
         torch.set_num_threads(before)
     for one in found[1:]:

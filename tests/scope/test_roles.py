@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import clearhead as ch
 from clearhead import Weights, alibi, causal, full, padding, window
+from clearhead.attend import native
 from clearhead.models.checkpoints import open_model
 from clearhead.scope import aims
 from clearhead.scope.roles import REPEATED, ROLES, SINGLE, Text
@@ -102,6 +103,10 @@ def by_definition(w, mask, ids, stop=None):
     return row
 
 
+def without_kernels(monkeypatch):
+    monkeypatch.setattr(native, "refuses", lambda call: "the test says so")
+
+
 CALLS = {
     "causal": {"pattern": causal()},
     "full": {"pattern": full()},
@@ -116,14 +121,13 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("way", ["whole rows", "sorted keys"])
+@pytest.mark.parametrize("way", ["kernels", "whole rows"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", CALLS)
 def test_roles_are_what_full_weights_in_float64_say(name, dtype, way, monkeypatch):
-    if way == "sorted keys":
-        monkeypatch.setattr(aims, "SMALL", 0)
-        monkeypatch.setattr(aims, "ELEMENTS", 4 * 8 * 11)  # so that the queries come in several parts
-        monkeypatch.setattr(aims, "AT_ONCE", 2**9)
+    if way == "whole rows":
+        without_kernels(monkeypatch)
+        monkeypatch.setattr(aims, "ELEMENTS", 4 * 32 * 11)  # so that the queries come in several parts
     torch.manual_seed(0)
     Tq, Tk = 25, 32
     q, k = 1.5 * torch.randn(1, 4, Tq, 8).to(dtype), 1.5 * torch.randn(1, 2, Tk, 8).to(dtype)
@@ -162,10 +166,14 @@ def test_a_uniform_head_scores_its_own_baseline(pattern):
     assert row["entropy_normalised"] == pytest.approx(1)
 
 
-def test_nine_of_ten_equal_weights_are_the_effective_context():
+@pytest.mark.parametrize("Tk", [10, 8190])
+@pytest.mark.parametrize("way", ["kernels", "whole rows"])
+def test_nine_of_ten_equal_weights_are_the_effective_context(way, Tk, monkeypatch):
+    if way == "whole rows":
+        without_kernels(monkeypatch)
     zero = torch.zeros(1, 1, 1, 4)
-    (row,) = Summary.of(Weights(zero, torch.zeros(1, 1, 10, 4)), None, None, None, None).rows(1)
-    assert row["effective_context"] == 9
+    (row,) = Summary.of(Weights(zero, torch.zeros(1, 1, Tk, 4)), None, None, None, None).rows(1)
+    assert row["effective_context"] == Tk * 9 // 10
 
 
 def test_of_weights_that_are_no_numbers_there_is_no_effective_context():
@@ -188,9 +196,10 @@ def test_a_head_that_does_nothing_else_scores_one_for_its_role():
     assert row["next_token"] != row["next_token"]  # NaN: a causal head can't see the next
 
 
-@pytest.mark.parametrize("small", [aims.SMALL, 0], ids=["whole rows", "sorted keys"])
-def test_padding_is_neither_counted_nor_looked_at(small, monkeypatch):
-    monkeypatch.setattr(aims, "SMALL", small)
+@pytest.mark.parametrize("way", ["kernels", "whole rows"])
+def test_padding_is_neither_counted_nor_looked_at(way, monkeypatch):
+    if way == "whole rows":
+        without_kernels(monkeypatch)
     torch.manual_seed(0)
     q, k = torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4)
     ids = torch.tensor([[1, 2, 1, 2, 3, 1]])
@@ -257,16 +266,17 @@ def test_a_text_of_one_repeated_token_is_one_run_of_keys_for_each_query():
     ids = torch.full((1, T), 5)
     weights = Weights(q, k, pattern=causal())
     (of_text,) = aims.read(weights.call.runs, 0, ids, None, None, None, 1)
-    for keys, runs in of_text.repeated.values():
-        assert len(keys) <= T and runs.start.shape[-1] == 1  # one run a query: the sorted text is the text
+    roles, n = of_text.keys.shape
+    assert n == T and of_text.runs.start.shape[-1] == roles  # one run a query and role: the list is the text
     (row, _) = Summary.of(weights, ids, None, None, None).rows(2)
     w = weights.weights(head=0).double()
     assert row["duplicate_token"] == pytest.approx(float((1 - w.diagonal())[1:].mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("small", [aims.SMALL, 0], ids=["whole rows", "sorted keys"])
-def test_a_batch_is_the_texts_in_it(small, monkeypatch):
-    monkeypatch.setattr(aims, "SMALL", small)
+@pytest.mark.parametrize("way", ["kernels", "whole rows"])
+def test_a_batch_is_the_texts_in_it(way, monkeypatch):
+    if way == "whole rows":
+        without_kernels(monkeypatch)
     torch.manual_seed(0)
     q, k, ids = torch.randn(3, 4, 20, 8), torch.randn(3, 2, 20, 8), torch.randint(0, 6, (3, 20))
     mask = causal() & padding(torch.tensor([20, 13, 17]), side="right")

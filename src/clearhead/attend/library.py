@@ -84,10 +84,15 @@ class NativeCall(ctypes.Structure):
         ("top_weights", c_void_p),
         ("top_keys", c_void_p),
         ("top_k", c_int64),
+        ("roles", c_int64),
+        *((name, c_void_p) for name in ("targets", "toward", "order", "named", "held", "marks", "on")),
+        ("marked", c_int64),
+        ("fewest", c_void_p),
+        ("share", c_float),
     )
 
 
-KERNELS = ("forward", "backward", "decode", "received", "map", "top")
+KERNELS = ("forward", "backward", "decode", "received", "map", "top", "toward", "held", "fewest")
 """Each takes a pointer to a NativeCall."""
 
 

@@ -14,7 +14,10 @@ from torch import Tensor
 from clearhead.attend import library, native, operators
 from clearhead.attend.call import Call
 from clearhead.attend.library import NativeCall
+from clearhead.attend.runs import Runs
 
+TILE = 64
+"""Lists of keys that `held` is to tell apart begin at a multiple of it: kernels/walk.h, KEYS."""
 LONGEST = 512
 """The longest lists that `top` should keep: beyond it, sorting whole tiles is faster."""
 
@@ -64,6 +67,64 @@ def top(
     asked.top_weights, asked.top_keys, asked.top_k = weights.data_ptr(), keys.data_ptr(), k
     library.loaded().clearhead_top(ctypes.byref(asked))
     return keys.long(), weights
+
+
+def toward(
+    call: Call, max_score: Float[Tensor, "B H Tq"], peak: Float[Tensor, "B H Tq"], j: Int[Tensor, "roles B Tq"]
+) -> Float[Tensor, "roles B H Tq"]:
+    """w[i, j[i]], of a key named for each query: O(D) each. Whether the query sees it is not asked.
+
+    For calls without a bias.
+    """
+    targets = j.int().contiguous()
+    weights = max_score.new_empty(len(j), *max_score.shape, dtype=torch.float32)
+    asked, _kept = _lowered(call, max_score, peak)
+    asked.targets, asked.toward, asked.roles = targets.data_ptr(), weights.data_ptr(), len(j)
+    library.loaded().clearhead_toward(ctypes.byref(asked))
+    return weights
+
+
+def held(
+    call: Call,
+    max_score: Float[Tensor, "B H Tq"],
+    peak: Float[Tensor, "B H Tq"],
+    order: Int[Tensor, " Tq"],
+    keys: Int[Tensor, "roles n"],
+    runs: Runs,
+) -> Float[Tensor, "roles B H Tq"]:
+    """Σ_j w[i, j] over some keys j of each query i: row r of the runs says which of `keys`, one role's after another's.
+
+    They are those of query `order[r]`. For calls without a bias, which would hang on where a key stands; n is a
+    multiple of `TILE`. Queries with the same keys should be neighbours.
+    """
+    order, keys = order.int(), keys.int()
+    total = max_score.new_empty(len(keys), *max_score.shape, dtype=torch.float32)
+    asked, _kept = _lowered(replace(call, runs=runs), max_score, peak)
+    asked.Tk, asked.roles, asked.held = keys.numel(), len(keys), total.data_ptr()
+    asked.order, asked.named = order.data_ptr(), keys.data_ptr()
+    library.loaded().clearhead_held(ctypes.byref(asked))
+    return total
+
+
+def fewest(
+    call: Call,
+    max_score: Float[Tensor, "B H Tq"],
+    peak: Float[Tensor, "B H Tq"],
+    share: float,
+    marks: Float[Tensor, "marked Tk"],
+) -> tuple[Float[Tensor, "B H Tq"], Float[Tensor, "marked B H Tq"]]:
+    """How few keys hold a share of each row's weight, NaN where a weight is; and Σ_j marks[j] w[i, j] for each marks.
+
+    Holds a thread's whole rows: O(Tk), for a sample of the queries.
+    """
+    marks = marks.float().contiguous()
+    few = max_score.new_empty(max_score.shape, dtype=torch.float32)
+    on = max_score.new_empty(len(marks), *max_score.shape, dtype=torch.float32)
+    asked, _kept = _lowered(call, max_score, peak)
+    asked.fewest, asked.share = few.data_ptr(), share
+    asked.marks, asked.on, asked.marked = marks.data_ptr(), on.data_ptr(), len(marks)
+    library.loaded().clearhead_fewest(ctypes.byref(asked))
+    return few, on
 
 
 def _lowered(call: Call, max_score: Tensor, peak: Tensor) -> tuple[NativeCall, tuple[Tensor | None, ...]]:

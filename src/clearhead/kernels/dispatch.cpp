@@ -134,6 +134,9 @@ void clearhead_decode(const Call* call) { current().kernels->decode(*call); }
 void clearhead_received(const Call* call) { current().kernels->received(*call); }
 void clearhead_map(const Call* call) { current().kernels->map(*call); }
 void clearhead_top(const Call* call) { current().kernels->top(*call); }
+void clearhead_toward(const Call* call) { current().kernels->toward(*call); }
+void clearhead_held(const Call* call) { current().kernels->held(*call); }
+void clearhead_fewest(const Call* call) { current().kernels->fewest(*call); }
 int64_t clearhead_work(const Call* call) { return current().kernels->work(*call); }
 int64_t clearhead_tile(void) { return current().kernels->tile; }
 }

@@ -1,11 +1,14 @@
 /* All kernels, compiled once for each instruction set: CMake defines ISA and the compiler's flags. */
 #include "backward.h"
 #include "decode.h"
+#include "fewest.h"
 #include "forward.h"
+#include "held.h"
 #include "map.h"
 #include "received.h"
 #include "table.h"
 #include "top.h"
+#include "toward.h"
 
 #define NAME_OF_TABLE(isa) clearhead_##isa
 #define TABLE(isa) NAME_OF_TABLE(isa)
@@ -13,5 +16,6 @@
 namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
-    here::forward, here::backward, here::decode, here::received, here::map, here::top, here::work, here::KEYS * here::Q,
+    here::forward, here::backward, here::decode, here::received, here::map,  here::top,
+    here::toward,  here::held,     here::fewest, here::work,     here::KEYS * here::Q,
 };

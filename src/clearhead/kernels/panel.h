@@ -35,11 +35,17 @@ inline float widen(bfloat16 x) {
     return y;
 }
 
-inline vec load(const bfloat16* p) {
+inline vec load(const bfloat16* p) { /* by intrinsics, as GCC 12 would go by halves */
+#if defined(__AVX512F__)
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16);
+#elif defined(__AVX2__)
+    return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16);
+#else
     word_bits words = __builtin_convertvector(*reinterpret_cast<const half_bits*>(p), word_bits) << 16;
     return reinterpret_cast<vec&>(words);
+#endif
 }
-inline vec load(const float16* p) { /* by intrinsics, as GCC 12 would go lane by lane */
+inline vec load(const float16* p) { /* likewise, lane by lane */
 #if defined(__AVX512F__)
     return (vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 #elif defined(__F16C__)
@@ -102,6 +108,14 @@ inline void transpose(vec* rows) {
     exchange<2>(rows);
     if constexpr (W >= 8) exchange<4>(rows);
     if constexpr (W >= 16) exchange<8>(rows);
+}
+
+/* Of each of W vectors the sum of its lanes, in the lane of its number. */
+inline vec sums_of_lanes(vec* rows) {
+    transpose(rows);
+    for (int step = W / 2; step; step /= 2)
+        for (int x = 0; x < step; ++x) rows[x] += rows[x + step];
+    return rows[0];
 }
 
 /* panel[d * width + lane] = row(lane)[d] for W rows of D numbers; a null row is 0. */

@@ -18,10 +18,7 @@ inline void add_lanes(const vec* sums, float* part) {
     for (int j = 0; j < KEYS; j += W) {
         vec square[W];
         for (int x = 0; x < W; ++x) square[x] = sums[j + x];
-        transpose(square);
-        for (int step = W / 2; step; step /= 2)
-            for (int x = 0; x < step; ++x) square[x] += square[x + step];
-        store(part + j, load(part + j) + square[0]);
+        store(part + j, load(part + j) + sums_of_lanes(square));
     }
 }
 

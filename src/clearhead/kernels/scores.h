@@ -56,6 +56,32 @@ inline void add_dense(const Block& block, const Tile& tile, int n, Span span, fl
         for (int i = 0; i < W; ++i) S[j * Q + n * W + i] += widen(row[i][j * c.bias.column]);
 }
 
+/* Hides what vector n doesn't see. Of several runs mostly one alone reaches into a tile. */
+inline void hide(const Block& block, const Tile& tile, int n, Span span, float* S) {
+    const vec hidden = broadcast(-INF);
+    int64_t run = 0, reach = 0;
+    for (int64_t x = 0; x < block.R && block.R > 1; ++x) {
+        ivec start = load(block.start + x * Q + n * W), stop = load(block.stop + x * Q + n * W);
+        if (any((start < (int32_t)tile.stop) & (stop > (int32_t)tile.start))) run = x, ++reach;
+    }
+    if (reach > 1) {
+        for (int64_t j = span.start; j < span.stop; ++j) {
+            float* s = S + j * Q + n * W;
+            store(s, select(sees(block, n, tile.start + j), load(s), hidden));
+        }
+        return;
+    }
+    /* start <= j < stop by one unsigned comparison would need no more, but compiles to as much */
+    ivec start = load(block.start + run * Q + n * W), stop = load(block.stop + run * Q + n * W);
+    for (int64_t j = span.start; j < span.stop; ++j) {
+        float* s = S + j * Q + n * W;
+        ivec key = broadcast((int32_t)(tile.start + j));
+        vec x = load(s);
+        x = key >= start ? x : hidden;
+        store(s, key < stop ? x : hidden);
+    }
+}
+
 /* From products to scores: softcap, bias and pattern, on the span of vector n. */
 inline void finish_scores(const Block& block, const Tile& tile, int n, Span span, float* S) {
     const Call& c = *block.c;
@@ -70,23 +96,7 @@ inline void finish_scores(const Block& block, const Tile& tile, int n, Span span
         if (c.bias.type == BFLOAT16) add_dense<bfloat16>(block, tile, n, span, S);
         if (c.bias.type == FLOAT16) add_dense<float16>(block, tile, n, span, S);
     }
-    if (tile.whole) return;
-    vec hidden = broadcast(-INF);
-    if (block.R == 1) { /* start <= j < stop by one unsigned comparison would need no more, but compiles to as much */
-        ivec start = load(block.start + n * W), stop = load(block.stop + n * W);
-        for (int64_t j = span.start; j < span.stop; ++j) {
-            float* s = S + j * Q + n * W;
-            ivec key = broadcast((int32_t)(tile.start + j));
-            vec x = load(s);
-            x = key >= start ? x : hidden;
-            store(s, key < stop ? x : hidden);
-        }
-        return;
-    }
-    for (int64_t j = span.start; j < span.stop; ++j) {
-        float* s = S + j * Q + n * W;
-        store(s, select(sees(block, n, tile.start + j), load(s), hidden));
-    }
+    if (!tile.whole) hide(block, tile, n, span, S);
 }
 
 /* Whether scores are products and nothing else, so that there is nothing to finish on whole tiles. */

@@ -9,6 +9,9 @@ struct Kernels {
     void (*received)(const Call&);
     void (*map)(const Call&);
     void (*top)(const Call&);
+    void (*toward)(const Call&);
+    void (*held)(const Call&);
+    void (*fewest)(const Call&);
     int64_t (*work)(const Call&); /* how many pairs the forward scores */
     int64_t tile;                 /* how many scores a thread holds at a time */
 };

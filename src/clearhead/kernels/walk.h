@@ -23,8 +23,9 @@ inline int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
 inline int64_t most(int64_t x, int64_t y) { return x > y ? x : y; }
 inline int64_t above(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
 
-/* Few queries are worked on together with those of the other heads of their group. */
-inline bool folded(const Call& c) { return c.Tq < Q && c.H > c.K; }
+/* Few queries are worked on together with those of the other heads of their group: head by head; and so are queries
+ * that are listed in an order of their own, query by query. */
+inline bool folded(const Call& c) { return (c.Tq < Q || c.order) && c.H > c.K; }
 inline int64_t rows_of_unit(const Call& c) { return folded(c) ? c.H / c.K * c.Tq : c.Tq; }
 inline int64_t units(const Call& c) { return folded(c) ? c.K : c.H; }
 inline int64_t blocks_of_unit(const Call& c) { return (rows_of_unit(c) + Q - 1) / Q; }
@@ -46,7 +47,7 @@ struct Block {
     int64_t first, count; /* its rows of the unit */
     int vectors;          /* that hold rows: ceil(count / W) */
     bool one_head;
-    int64_t head[Q], query[Q]; /* of each lane; lanes beyond count repeat the last */
+    int64_t head[Q], place[Q], query[Q]; /* of each lane, and its row; lanes beyond count repeat the last */
     int64_t position[Q];       /* among the keys */
     bool in_order;             /* one head, positions one after the other */
     int64_t R;
@@ -56,10 +57,7 @@ struct Block {
     int32_t touching, covering;
 
     int64_t row(int lane) const { return (b * c->H + head[lane]) * c->Tq + query_row(lane); }
-    int64_t query_row(int lane) const {
-        int64_t r = first + least(lane, count - 1);
-        return folded(*c) ? r % c->Tq : r;
-    }
+    int64_t query_row(int lane) const { return place[lane]; }
 };
 
 inline size_t block_bytes(const Call& c) {
@@ -81,8 +79,11 @@ inline void number(Block& block, const Call& c, int64_t index) {
     block.first = index % blocks * Q;
     block.count = least(rows_of_unit(c) - block.first, Q);
     block.vectors = (int)((block.count + W - 1) / W);
-    for (int lane = 0; lane < Q; ++lane)
-        block.head[lane] = folded(c) ? unit * G + (block.first + least(lane, block.count - 1)) / c.Tq : unit;
+    for (int lane = 0; lane < Q; ++lane) {
+        const int64_t r = block.first + least(lane, block.count - 1);
+        block.head[lane] = !folded(c) ? unit : unit * G + (c.order ? r % G : r / c.Tq);
+        block.place[lane] = !folded(c) ? r : c.order ? r / G : r % c.Tq;
+    }
 }
 
 /* Adds up at the places of an array; what comes to one place in a row is added once, as each addition to memory has to

@@ -1,14 +1,11 @@
 """Aims: the weight that the queries of a text put on the targets of each role, without a pass over all scores.
 
-One target a query costs one product of a query and a key. The weight on a run of keys is an attention of its
-own, on those keys alone: with lse' its log-sum-exp,
+One target a query costs one product of a query and a key. Where the targets lie apart, as the copies of a token do,
+the keys are listed so that each query's targets are a run of the list, and the queries so that those with the same
+runs lie side by side. Then the kernel touches little more than the pairs that count, and of a text that is one token
+repeated, where all pairs count, it makes one pass over the scores for each of the three roles.
 
-    Σ_{j in the run} w[i, j] = exp(lse'[i] − lse[i])
-
-Where the targets lie apart, as the copies of a token do, the keys are sorted until each query's targets are a
-run, and the queries until those that look at the same keys lie side by side. Then the kernel touches little
-more than the pairs that count, and of a text that is one token repeated, where all pairs count, it makes one pass
-over the scores for each of the three roles.
+What the kernels don't take is read from whole rows, some at a time.
 """
 
 from collections import deque
@@ -18,21 +15,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clearhead.attend import backends, reference
+from clearhead.attend import native, reference, second
 from clearhead.attend.call import Call
 from clearhead.attend.runs import Runs
-from clearhead.attend.scores import Dot
 from clearhead.attend.statistics import Statistics
 from clearhead.scope import sampled
 from clearhead.scope.roles import REPEATED, SINGLE, WIDE, Text
 from clearhead.scope.words import Kinds
 
-SMALL = 2**18
-"""Of at most so many pairs the rows are made whole, which is quicker than an attention for each role."""
 ELEMENTS = 2**22
-"""How many numbers of the queries, or of whole rows, are held at a time: 16 MiB of float32."""
-AT_ONCE = 2**20
-"""How many products: few enough to stay near the processor, enough for two threads to be worth their while."""
+"""How many numbers of whole rows are held at a time: 16 MiB of float32."""
 
 Found = tuple[Tensor, Tensor]
 """Which of the queries looked at have a target in sight, (n,), and what a uniform head puts on it, (H or 1, n)."""
@@ -43,58 +35,60 @@ class Aims:
     """What one text decides for all heads of all layers: which queries count, and where each role's targets are."""
 
     counted: Bool[Tensor, " Tq"]
-    """The queries that may see something, and are no padding."""
-    sample: Int[Tensor, " n"]
+    """The queries that may see something, and are no padding: one that may see nothing says nothing of its head."""
+    several: Bool[Tensor, " Tq"]
+    """Those of them that may see two keys or more."""
+    sample: Int[Tensor, " m"]
     """Those of which whole rows are looked at."""
     found: dict[str, Found] = field(default_factory=dict)
     """Of each role for which the text has a target."""
     single: dict[str, Int[Tensor, " Tq"]] = field(default_factory=dict)
     """The one target of each query; 0 where there is none."""
-    order: Int[Tensor, " m"] | None = None
-    """The queries of which an earlier copy is in sight, those of the same token side by side."""
-    repeated: dict[str, tuple[Tensor, Runs]] = field(default_factory=dict)
-    """The keys, and the runs of them that are the targets of the queries in `order`."""
-    wide: Float[Tensor, "roles Tk"] | None = None
+    order: Int[Tensor, " Tq"] | None = None
+    """The queries, those of the same token side by side; at the end those without an earlier copy in sight."""
+    keys: Int[Tensor, "roles n"] | None = None
+    """For each of `REPEATED` the keys that are some query's targets, as a list; filled up with 0."""
+    runs: Runs | None = None
+    """Which of all of them, list after list, are the targets of each query of `order`."""
+    wide: Float[Tensor, "marks Tk"] | None = None
     """1 where a key is a target of all queries."""
 
     @classmethod
     def of(cls, text: Text | None, visible: Runs, counted: Bool[Tensor, " Tq"]) -> "Aims":
         """Of one text and what it may see; without roles where the tokens are not known."""
-        sample = sampled.sample(counted)
+        sample, several = sampled.sample(counted), counted & (visible.count()[0] > 1).all(0)
         if text is None:
-            return cls(counted, sample)
+            return cls(counted, several, sample)
         # Heads of one layer may see different keys; a query counts where every head sees a target.
         found: dict[str, Found] = {}
-        keys = visible.count()[0].double()
+        visible_keys = visible.count()[0].double()
 
-        def find(role: str, targets: Tensor, rows: Tensor) -> None:
-            some = ((targets > 0).all(0) & counted[rows]).nonzero()[:, 0]
+        def find(role: str, targets: Tensor, queries: Tensor, at: Tensor) -> None:
+            some = ((targets > 0).all(0) & counted[queries]).nonzero()[:, 0]
             if len(some):
-                found[role] = some, targets[:, some] / keys[:, rows[some]]
+                found[role] = at[some], targets[:, some] / visible_keys[:, queries[some]]
 
         i = torch.arange(len(counted), device=counted.device)
         single = {role: target(text) for role, target in SINGLE.items()}
         for role, j in single.items():
-            find(role, (visible.sees(i, j.clamp(min=0))[0] & (j >= 0)).double(), i)
-        repeats = {role: find_targets(text) for role, find_targets in REPEATED.items()}
-        runs = {role: targets.seen(visible) for role, targets in repeats.items()}
-        some = torch.stack([(r.count()[0] > 0).all(0) for r in runs.values()]).any(0) & counted
-        order = some.nonzero()[:, 0]
-        order = order[text.numbers[text.past + order].argsort(stable=True)]
-        repeated = {role: (repeats[role].keys, runs[role].take(order)) for role in REPEATED}
-        for role, (_, of_role) in repeated.items():
-            find(role, of_role.count()[0].double(), order)
-        masks = [getattr(text, role) for role in WIDE]
-        wide = torch.stack([torch.zeros_like(text.real) if m is None else m & text.real for m in masks]).double()
+            find(role, (visible.sees(i, j.clamp(min=0))[0] & (j >= 0)).double(), i, i)
+        repeats = [find_targets(text) for find_targets in REPEATED.values()]
+        runs = [targets.seen(visible) for targets in repeats]
+        for role, of_role in zip(REPEATED, runs, strict=True):
+            find(role, of_role.count()[0].double(), i, i)
+        repeating = torch.stack([of_role.count()[0].any(0) for of_role in runs]).any(0)
+        order = torch.where(repeating, text.numbers[text.past :], len(text.ids)).argsort(stable=True)
+        wide = torch.stack([_or_none(getattr(text, role), text.real) for role in WIDE]).double()
         for role, mask in zip(WIDE, wide, strict=True):
             before = torch.nn.functional.pad(mask.cumsum(0), (1, 0))
             start, stop = (side[0][:, sample].long() for side in (visible.start, visible.stop))
-            find(role, (before[stop] - before[start]).sum(-1), sample)
+            find(role, (before[stop] - before[start]).sum(-1), sample, i)
         single = {role: j.clamp(min=0) for role, j in single.items() if role in found}
-        return cls(counted, sample, found, single, order, repeated, wide.float())
+        keys, listed = _listed([targets.keys for targets in repeats], [of_role.take(order) for of_role in runs])
+        return cls(counted, several, sample, found, single, order, keys, listed, wide.float())
 
     def weights(
-        self, call: Call, seen: Statistics, whole: Float[Tensor, "roles H n"]
+        self, call: Call, seen: Statistics, whole: Float[Tensor, "marks H n"]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """For each role the weight that queries put on their targets, (H, n), and a uniform head's, (H or 1, n).
 
@@ -102,87 +96,47 @@ class Aims:
         """
         if self.order is None:
             return {}
-        max_score, peak = seen.max_score[0], seen.peak[0]
-        on = dict(zip(WIDE, whole, strict=True))
-        if self.single:
-            single = torch.stack(list(self.single.values()))
-            on |= dict(zip(self.single, _on_single(call, single, max_score, peak), strict=True))
-        max_score, peak = max_score[:, self.order], peak[:, self.order]
-        # Whole rows with a bias too, which hangs on where a key stood before it was sorted.
-        if call.bias is not None or call.q.shape[1] * len(self.order) * call.k.shape[2] <= SMALL:
-            on |= _on_repeated_from_rows(call, self.order, self.repeated)
-        else:
-            on |= _on_repeated(call, self.order, self.repeated, max_score, peak)
-        return {role: (on[role][:, rows], uniform) for role, (rows, uniform) in self.found.items()}
+        # A bias hangs on where a key stands, which a list doesn't say.
+        by_kernels = call.bias is None and native.refuses(call) is None
+        named = self._by_kernels(call, seen) if by_kernels else self._from_rows(call)
+        on = dict(zip((*self.single, *REPEATED, *WIDE), (*named, *whole), strict=True))
+        return {role: (on[role].index_select(1, at), uniform) for role, (at, uniform) in self.found.items()}
+
+    def _by_kernels(self, call: Call, seen: Statistics) -> list[Float[Tensor, "H Tq"]]:
+        """What is put on the targets of `single`, then on those of `REPEATED`."""
+        assert self.order is not None and self.keys is not None and self.runs is not None
+        known = call, seen.max_score, seen.peak
+        single = [second.toward(*known, torch.stack(list(self.single.values()))[:, None])] if self.single else []
+        return [on[0] for part in (*single, second.held(*known, self.order, self.keys, self.runs)) for on in part]
+
+    def _from_rows(self, call: Call) -> list[Float[Tensor, "H Tq"]]:
+        """The same from whole rows, some at a time."""
+        assert self.order is not None and self.keys is not None and self.runs is not None
+        H, Tq, Tk = *call.q.shape[1:3], call.k.shape[2]
+        on = call.q.new_zeros(len(self.single) + len(REPEATED), H, Tq, dtype=call.dtype)
+        for at in torch.arange(Tq, device=call.q.device).split(max(1, ELEMENTS // (H * Tk))):
+            some = self.order[at]
+            w = reference.softmax(call.take(some))[1][0]
+            single = [w.gather(2, j[some].expand(H, -1)[..., None])[..., 0] for j in self.single.values()]
+            targets = self.runs.take(at).dense()[0].unflatten(-1, self.keys.shape).unbind(-2)
+            repeated = [(w[..., keys] * mine).sum(-1) for keys, mine in zip(self.keys, targets, strict=True)]
+            on[:, :, some] = torch.stack([*single, *repeated])
+        return list(on)
 
 
-def _on_single(
-    call: Call, j: Int[Tensor, "roles Tq"], max_score: Float[Tensor, "H Tq"], peak: Float[Tensor, "H Tq"]
-) -> Float[Tensor, "roles H Tq"]:
-    """w[i, j[i]] of a call of one text: one product of a query and a key each. Hidden pairs are not looked for."""
-    _, H, Tq, D = call.q.shape
-    K = call.k.shape[1]
-    top = max_score.masked_fill(max_score == -torch.inf, 0)
-    w = max_score.new_empty(len(j), H, Tq)
-    step = max(1, AT_ONCE // (len(j) * H * max(D, 1)))
-    for start in range(0, Tq, step):
-        rows = slice(start, min(start + step, Tq))
-        q = call.q[0, :, rows].to(call.dtype)
-        k = call.k[0].index_select(1, j[:, rows].flatten()).to(call.dtype).unflatten(1, (len(j), -1))
-        if isinstance(call.score, Dot) and call.softcap is None:
-            s = (q.unflatten(0, (K, H // K))[:, None] * k[:, :, None]).sum(-1) * call.scale
-            s = s.transpose(0, 1).flatten(1, 2)
-        else:  # each pair is a text of its own
-            q = q.transpose(0, 1)[None, :, :, None].expand(len(j), -1, -1, -1, -1)
-            each = call.content(q, k.permute(1, 2, 0, 3)[:, :, :, None], *call.score_weights)
-            s = each[..., 0, 0].transpose(1, 2)
-        if call.bias is not None:
-            i = call.queries[rows].expand(len(j), -1)
-            s = s + call.bias.at(i, j[:, rows], call.past, *call.bias_weights)[0].transpose(0, 1).to(s.dtype)
-        w[..., rows] = torch.exp(s - top[:, rows]) * peak[:, rows]
-    return w
+def _or_none(mask: Tensor | None, real: Tensor) -> Tensor:
+    return torch.zeros_like(real) if mask is None else mask & real
 
 
-def _on_repeated(
-    call: Call,
-    order: Int[Tensor, " m"],
-    repeated: dict[str, tuple[Tensor, Runs]],
-    max_score: Float[Tensor, "H m"],
-    peak: Float[Tensor, "H m"],
-) -> dict[str, Float[Tensor, "H m"]]:
-    """The weight of the queries in `order` on their runs of keys, each run an attention of its own."""
-    H, D = call.q.shape[1], max(call.q.shape[3], 1)
-    on = {role: torch.zeros_like(peak) for role in repeated}
-    for some in torch.arange(len(order)).split(max(1, ELEMENTS // (H * D))):
-        q = call.q.index_select(2, order[some])
-        for role, (keys, runs) in repeated.items():
-            k = call.k.index_select(2, keys)
-            part = replace(
-                call,
-                q=q,
-                k=k,
-                v=k[..., :0],
-                sinks=None,
-                runs=runs.take(some),
-                queries=torch.arange(len(some)),
-                past=0,
-                dropout=0.0,
-            )
-            lse = backends.choose(part, "auto").forward(part, False)[1][0]
-            on[role][:, some] = torch.exp(lse - max_score[:, some]) * peak[:, some]
-    return on
-
-
-def _on_repeated_from_rows(
-    call: Call, order: Int[Tensor, " m"], repeated: dict[str, tuple[Tensor, Runs]]
-) -> dict[str, Float[Tensor, "H m"]]:
-    """The same from whole rows, some at a time."""
-    on = {role: call.q.new_zeros(call.q.shape[1], len(order), dtype=call.dtype) for role in repeated}
-    for some in torch.arange(len(order)).split(max(1, ELEMENTS // (call.q.shape[1] * call.k.shape[2]))):
-        w = reference.softmax(call.take(order[some]))[1][0]
-        for role, (keys, runs) in repeated.items():
-            on[role][:, some] = (w[..., keys] * runs.take(some).dense()[0]).sum(-1)
-    return on
+def _listed(keys: list[Int[Tensor, " _"]], runs: list[Runs]) -> tuple[Int[Tensor, "roles n"], Runs]:
+    """The lists of all roles, as long as one another, and the runs of all of them, counted through."""
+    n = max(second.TILE, *(-(-len(of_role) // second.TILE) * second.TILE for of_role in keys))
+    start, stop = (
+        torch.cat([getattr(of_role, side) + role * n for role, of_role in enumerate(runs)], -1)
+        for side in ("start", "stop")
+    )
+    padded = [torch.nn.functional.pad(of_role, (0, n - len(of_role))) for of_role in keys]
+    return torch.stack(padded).int(), Runs(start, stop, n * len(keys))
 
 
 def of_text(call: Call, b: int) -> Call:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clearhead.attend import native, second
 from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 
@@ -32,6 +33,10 @@ def look(
     """Of a call of one text: how many keys hold 90 % of each query's weight, and how much the keys of `wide` hold."""
     H = call.q.shape[1]
     wide = call.q.new_zeros(0, call.k.shape[2]) if wide is None else wide
+    if native.refuses(call) is None:
+        max_score, peak = (x.index_select(2, rows) for x in (seen.max_score, seen.peak))
+        few, held = second.fewest(call.take(rows), max_score, peak, HELD, wide)
+        return few[0], held[:, 0]
     context = torch.zeros(H, len(rows))
     on = torch.zeros(len(wide), H, len(rows), dtype=call.dtype)
     for some, w in rows_of(call, seen, rows):

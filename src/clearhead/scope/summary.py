@@ -35,8 +35,8 @@ class Summary:
     counts: dict[str, int] = field(default_factory=dict)
     max_score: Float[Tensor, " H"] | None = None
 
-    def _add(self, column: str, values: Float[Tensor, "H n"] | Bool[Tensor, "H n"] | Int[Tensor, "H n"]) -> None:
-        total = values.sum(1, dtype=torch.float64)
+    def _add(self, column: str, values: Float[Tensor, "#H n"], heads: int) -> None:
+        total = values.sum(1, dtype=torch.float64).expand(heads)
         self.sums[column] = self.sums.get(column, 0) + total
         self.counts[column] = self.counts.get(column, 0) + values.shape[1]
 
@@ -66,20 +66,19 @@ class Summary:
         for b, aims in enumerate(read(call.runs, call.past, ids, real, valid, kinds, B)):
             one = of_text(call, b)
             seen = Statistics(**{f.name: getattr(weights.statistics, f.name)[b : b + 1] for f in fields(Statistics)})
-            counted = aims.counted  # a query that may see nothing says nothing of its head
             for column in MEANS:
-                some = counted & (seen.visible[0] > 1).all(0) if column == "entropy_normalised" else counted
-                summary._add(column, getattr(seen, column)[0][:, some])
-            highest = seen.max_score[0][:, counted]
+                counted = aims.several if column == "entropy_normalised" else aims.counted
+                summary._add(column, _those(counted, getattr(seen, column)[0]), H)
+            highest = _those(aims.counted, seen.max_score[0])
             if highest.shape[1]:
                 summary += cls(max_score=highest.amax(1))
             context, whole = look(one, seen, aims.sample, aims.wide)
-            summary._add("effective_context", context)
+            summary._add("effective_context", context, H)
             for role, (weight, uniform) in aims.weights(one, seen, whole).items():
-                summary._add(role, weight)
-                summary._add(f"{role}_uniform", uniform.expand(H, -1))
+                summary._add(role, weight, H)
+                summary._add(f"{role}_uniform", uniform, H)
                 if role == "first_token":
-                    summary._add("sink", (weight > SINK).to(weight).masked_fill(weight.isnan(), torch.nan))
+                    summary._add("sink", (weight > SINK).to(weight).masked_fill(weight.isnan(), torch.nan), H)
         return summary
 
     def rows(self, heads: int) -> Iterator[dict[str, float]]:
@@ -95,3 +94,8 @@ class Summary:
                     count = self.counts.get(column, 0)
                     row[column] = float(self.sums[column][h]) / count if count else float("nan")
             yield row
+
+
+def _those(counted: Bool[Tensor, " Tq"], values: Float[Tensor, "H Tq"]) -> Float[Tensor, "H n"]:
+    """The values of the queries that count; mostly all do."""
+    return values if bool(counted.all()) else values[:, counted]
