@@ -25,6 +25,7 @@ from clearhead.scope.masks import MaskReader
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.store import KeysOnDisk, Store
 from clearhead.scope.tally import Tally
+from clearhead.scope.trimming import Trimmer
 
 Keep = Literal["qk", "statistics"]
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -75,6 +76,7 @@ class Record:
         self._masks = MaskReader()
         self._now: Counter[str] = Counter()
         self._step = -1
+        self._trimmer = Trimmer()
 
     @property
     def layers(self) -> list[Layer]:
@@ -165,10 +167,11 @@ class Record:
         B, H, Tq, Tk = *call.q.shape[:3], call.k.shape[2]
         sequence = _continued(layer, call)
         before = sequence[-1] if sequence else None
+        scores = sighting.scores
+        kept = self._kept(sighting.asked) if scores is None else Kept.of_scores(scores, self.keep == "qk")
+        kept = replace(kept, known=0 if before is None else before.shape[3])
         if self.budget is not None:
-            scores = sighting.scores
-            kept = self._kept(sighting.asked) if scores is None else Kept.of_scores(scores, self.keep == "qk")
-            self.budget.take(replace(kept, known=0 if before is None else before.shape[3]))
+            self.budget.take(kept)
         step = Step(
             statistics=statistics,
             shape=(B, H, Tq, Tk),
@@ -184,6 +187,7 @@ class Record:
             step.call = step.keys = None
         else:
             self._put(step, call, sighting.v if self.values else None, layer, None if before is None else before.keys)
+            self._trimmer.keep(kept.bytes)
         sequence.append(step)
         if before is None:
             layer.sequences.append(sequence)
