@@ -74,7 +74,7 @@ def accelerate(model: M | None = None, *, backend: str = "native") -> "Accelerat
             f"{class_name(model)} is accelerated already. model.acceleration.explain() says what was taken, and "
             "model.acceleration.remove() undoes it."
         )
-    refuse_scripted(model, "taken", "Accelerate")
+    refuse_scripted(named_modules(model), "taken", "Accelerate")
     absent = why_absent(backend)
     if absent is not None:
         warnings.warn(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +28,18 @@ def named_modules(model: nn.Module) -> dict[nn.Module, str]:
     """Every module under its name. The model itself goes by its class; `torch.compile` leaves no trace."""
     names = {}
     for path, module in model.named_modules():
-        name = ".".join(part for part in path.split(".") if part != "_orig_mod")
+        name = ".".join(part for part in path.split(".") if part != "_orig_mod") if "_orig_mod" in path else path
         names[module] = name or class_name(getattr(module, "_orig_mod", module))
     return names
 
 
 def attentions(model: nn.Module) -> list[str]:
-    """The names of the modules that look like attentions, in the order in which the model defines them.
+    """The names of the modules that look like attentions, in the order in which the model defines them."""
+    return attentions_among(named_modules(model))
+
+
+def attentions_among(names: Mapping[nn.Module, str]) -> list[str]:
+    """The same of modules with their names.
 
     Such a module says so in its class's name, has parameters, and holds no other such module.
     """
@@ -43,7 +49,7 @@ def attentions(model: nn.Module) -> list[str]:
 
     found = [
         name
-        for module, name in named_modules(model).items()
+        for module, name in names.items()
         if looks(module) and not any(looks(inner) for inner in module.modules() if inner is not module)
     ]
     return list(dict.fromkeys(found))
@@ -57,9 +63,9 @@ def hosts(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def refuse_scripted(model: nn.Module, done: str, do: str) -> None:
+def refuse_scripted(names: Mapping[nn.Module, str], done: str, do: str) -> None:
     """TorchScript runs its attentions where no hook and no function of ours is reached."""
-    for module, name in named_modules(model).items():
+    for module, name in names.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise ClearheadError(
                 f"{name} is scripted, and inside TorchScript no attention can be {done}. "
@@ -71,6 +77,20 @@ def listed(names: list[str], most: int = 6) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+_PARAMETERS: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+"""What the `forward` of a class takes, by that function: to ask takes 50 µs, and a watch asks of every module."""
+
+
+def parameters_of(module: nn.Module) -> list[str]:
+    """The names of what the module's `forward` takes."""
+    if "forward" in vars(module):  # put there for this module alone
+        return list(inspect.signature(module.forward).parameters)
+    function = type(module).forward
+    if function not in _PARAMETERS:
+        _PARAMETERS[function] = list(inspect.signature(module.forward).parameters)
+    return _PARAMETERS[function]
 
 
 def in_backward() -> bool:
@@ -143,7 +163,7 @@ class Running:
                         "Wait until that watch has ended, or watch a copy of the model."
                     )
         for module in hosts(self.model):
-            self._parameters[module] = list(inspect.signature(module.forward).parameters)
+            self._parameters[module] = parameters_of(module)
             self._hooks += [
                 module.register_forward_pre_hook(self._begin, with_kwargs=True),
                 module.register_forward_hook(self._end, always_call=True),

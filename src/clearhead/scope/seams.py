@@ -14,7 +14,7 @@ from clearhead.scope import interface, multihead
 from clearhead.scope.accelerate import accelerated
 from clearhead.scope.dispatch import Kernel, stands_for
 from clearhead.scope.interface import Asked
-from clearhead.scope.modules import Frame, Running, attentions
+from clearhead.scope.modules import Frame, Running
 from clearhead.scope.sighting import Recorder, Sighting
 from clearhead.scope.standin import Outcome, StandIn, asked_of, listening, passing, with_four_axes
 from clearhead.scope.taking import Taken, may_see_nothing
@@ -40,6 +40,7 @@ class Seams(TorchFunctionMode):
     def __init__(
         self,
         running: Running,
+        attentions: list[str],
         recorder: Recorder,
         layers: set[str] | None,
         kernels: Kernels,
@@ -54,7 +55,7 @@ class Seams(TorchFunctionMode):
         self._recorder = recorder
         self._is_expected = False
         self._layers = layers
-        self._numbers = {name: number for number, name in enumerate(attentions(running.model))}
+        self._numbers = {name: number for number, name in enumerate(attentions)}
         self._attentions = frozenset(self._numbers)
         self._memory = Memory()
         self._is_quiet = False

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,7 @@ from torch import nn
 
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope.dispatch import looked_at_by
-from clearhead.scope.modules import Running, attentions, class_name, listed, named_modules, refuse_scripted
+from clearhead.scope.modules import Running, attentions_among, class_name, listed, named_modules, refuse_scripted
 from clearhead.scope.seams import Beneath, Kernels, Seams
 from clearhead.scope.sighting import Recorder
 
@@ -86,9 +86,10 @@ class Watch(Generic[R]):
         if kernels not in ("clearhead", "model"):
             raise ClearheadError(f"kernels: got {kernels!r}, expected 'clearhead' or 'model'.")
         self._model = model
-        self._attentions = attentions(model)
-        refuse_scripted(model, "seen", "Watch")
-        self._layers = None if layers is None else _chosen(model, self._attentions, layers)
+        names = named_modules(model)
+        refuse_scripted(names, "seen", "Watch")
+        self._attentions = attentions_among(names)
+        self._layers = None if layers is None else _chosen(model, names, self._attentions, layers)
         self._kernels = kernels
         self._make_record = partial(record, tokenizer, **options)
         self._switches: ExitStack | None = None
@@ -98,7 +99,7 @@ class Watch(Generic[R]):
             raise ClearheadError("This watch was entered before. A watch serves one with block: make another.")
         self._running = Running(self._model)
         self._recorder = self._make_record()
-        self._seams = Seams(self._running, self._recorder, self._layers, self._kernels)
+        self._seams = Seams(self._running, self._attentions, self._recorder, self._layers, self._kernels)
         with ExitStack() as switches:
             switches.enter_context(self._running)
             switches.enter_context(looked_at_by(Beneath(self._seams)))
@@ -144,9 +145,10 @@ class Watch(Generic[R]):
             warnings.warn(f"Some attentions of {model} ran unseen: {listed(unseen)}. {SEEN}", WatchWarning, 3)
 
 
-def _chosen(model: nn.Module, there: list[str], layers: int | str | Iterable[int | str]) -> set[str]:
+def _chosen(
+    model: nn.Module, names: Mapping[nn.Module, str], there: list[str], layers: int | str | Iterable[int | str]
+) -> set[str]:
     """The names of the modules in which attentions are wanted."""
-    names = named_modules(model)
     wanted: set[str] = set()
     for layer in [layers] if isinstance(layers, int | str) else layers:
         if isinstance(layer, int):
