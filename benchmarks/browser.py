@@ -20,7 +20,7 @@ from benchmarks.goals import Holds, Lasts
 from benchmarks.looking import LONG, SHORT, opened, tokens, watched
 from benchmarks.peers import Cannot
 
-FRAMES = 240
+FRAMES, WARM = 240, 20
 FIRST_PICTURE = """
 new MutationObserver((_, observer) => {
   const page = document.getElementById("clearhead");
@@ -42,18 +42,22 @@ const next = (now) => {
 };
 requestAnimationFrame(next);
 """
-SCROLL = "document.querySelector('.text-box').scrollTop += 61;"
+SCROLL, FLING = (f"document.querySelector('.token-box').scrollTop += {px};" for px in (61, 200))
 """A step of the head view: some rows further down."""
 PAN = """
-const map = document.querySelector('.map canvas');
-const { left, top, width, height } = map.getBoundingClientRect();
-const [x, y] = [left + width / 2, top + height / 2];
-const send = (type, dx, dy, buttons) => map.dispatchEvent(new PointerEvent(type, {
-  bubbles: true, pointerId: 1, isPrimary: true, button: 0, buttons, clientX: x + dx, clientY: y + dy }));
-if (frame === 1) send("pointerdown", 0, 0, 1);
-send("pointermove", 90 * Math.sin(frame / 19), 90 * Math.cos(frame / 23), 1);
+const way = frame % 80 < 40 ? 1 : -1;
+document.querySelector("canvas.map").dispatchEvent(new WheelEvent("wheel", {
+  bubbles: true, cancelable: true, shiftKey: true, deltaX: 31 * way, deltaY: 17 * way }));
 """
-"""A step of the map: dragged a little further."""
+"""A step of the map: 35 px along its diagonal, forth and back."""
+MIDDLE = f"x={LONG // 2}&y={LONG * 3 // 4}"
+MOVED = {
+    "head view": ("view=head", SCROLL),
+    "head view, five heads flung": ("view=head&also=0.1.2.3", FLING),
+    "map": (f"view=map&zoom=1500&{MIDDLE}", PAN),
+    "map, its single weights": (f"view=map&zoom=20&{MIDDLE}", PAN),
+}
+"""What moves: the place where it begins, and a step."""
 
 
 @contextmanager
@@ -119,14 +123,32 @@ def _proportional(process: Path) -> int:
     return 1024 * next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
 
 
-def of_frames(place: str, move: str, summary: Callable[[list[float]], float]) -> float:
+@cache
+def frames(place: str, move: str) -> list[float]:
     """Seconds between two pictures while a page of 8,192 tokens moves."""
     with chromium() as (chrome, _):
         visit(chrome, saved(LONG), place)
         time.sleep(1)
+        _see(chrome, move)
         chrome.set_script_timeout(120)
-        times = chrome.execute_async_script(MOVE, FRAMES, move)
-        return summary([(after - before) / 1000 for before, after in pairwise(times[20:])])
+        times = chrome.execute_async_script(MOVE, FRAMES + WARM, move)
+        return [(after - before) / 1000 for before, after in pairwise(times[WARM:])]
+
+
+def _see(chrome: Any, move: str) -> None:
+    """That each step shows another picture."""
+    pictures = set()
+    for step in range(1, 6):
+        chrome.execute_script("new Function('frame', arguments[1])(arguments[0])", step, move)
+        time.sleep(0.3)
+        pictures.add(chrome.get_screenshot_as_png())
+    if len(pictures) < 5:
+        raise RuntimeError(f"nothing to time: five steps showed {len(pictures)} pictures. The step: {move.strip()}")
+
+
+def of_frames(place: str, move: str, summary: Callable[[list[float]], float]) -> float:
+    """Their median, or another summary."""
+    return summary(frames(place, move))
 
 
 def p95(seconds: list[float]) -> float:
@@ -138,10 +160,10 @@ def _cases() -> Iterator[Case]:
     opening = f"page of {SHORT} tokens"
     yield Case(f"{opening}: to its first picture", Quantity(of_opening), (Lasts("nothing", 1, 1),), False)
     yield Case(f"{opening}: memory of its process", Quantity(of_memory), (Holds("nothing", 300e6, 300e6),), False)
-    for view, move, place in (("head", SCROLL, "view=head"), ("map", PAN, "view=map")):
+    for what, (place, move) in MOVED.items():
         for name, summary, seconds in (("median", median, 0.016), ("95th percentile", p95, 0.033)):
             measure = partial(of_frames, f"{place}&layer=17&head=5", move, summary)
-            case = f"moving the {view} of {LONG} tokens: a frame, {name}"
+            case = f"moving the {what}, {LONG} tokens: a frame, {name}"
             yield Case(case, Quantity(measure), (Lasts("nothing", seconds, seconds),), False)
 
 

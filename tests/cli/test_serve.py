@@ -1,5 +1,6 @@
 """`clearhead serve` prints an address, serves it to this machine alone, and ends when it is told to."""
 
+import contextlib
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
 from click.testing import CliRunner
 
 import clearhead as ch
@@ -47,12 +49,13 @@ class Running:
     def json(self, path: str, **options: Any) -> Any:
         return json.loads(self.ask(path, **options))
 
-    def raw(self, path: bytes) -> bytes:
+    def raw(self, path: bytes, *headers: bytes) -> bytes:
         """The answer to a path as it is, which no library has mended."""
         _, _, host, token, _ = self.address.split("/")
         name, _, port = host.partition(":")
         with socket.create_connection((name, int(port)), timeout=20) as asking:
-            lines = [b"GET /" + token.encode() + path + b" HTTP/1.1", b"Host: " + host.encode(), b"Connection: close"]
+            first = [b"GET /" + token.encode() + path + b" HTTP/1.1", b"Host: " + host.encode()]
+            lines = [*first, *(headers or [b"Connection: close"])]
             asking.sendall(b"\r\n".join([*lines, b"", b""]))
             return b"".join(iter(lambda: asking.recv(65536), b""))
 
@@ -127,6 +130,17 @@ def test_no_path_as_it_is_leads_to_a_file(running: Running, path: str) -> None:
     assert b"\r\nserver:" not in head.lower()
 
 
+def test_what_would_be_a_socket_is_answered_as_any_other_request(running: Running) -> None:
+    upgrade = [b"Connection: Upgrade, close", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"]
+    answer = running.raw(b"/texts", *upgrade, b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    assert answer.startswith(b"HTTP/1.1 200") and b'"models":["minilm"]' in answer
+
+
+def test_a_head_has_a_size(running: Running) -> None:
+    with contextlib.suppress(ConnectionResetError):  # it may hang up before all is sent
+        assert running.raw(b"/texts", b"X: " + b"a" * 10**6).startswith(b"HTTP/1.1 400")
+
+
 def test_without_the_token_nothing_is_had(running: Running) -> None:
     bare = "/".join(running.address.split("/")[:3])
     for path in ("", "/texts", "/x" + running.address.split("/")[3] + "/texts"):
@@ -153,6 +167,28 @@ def test_two_servers_have_two_tokens_and_ctrl_c_ends_one_even_while_it_reads() -
     _, err = other.process.communicate(timeout=30)
     assert other.process.returncode == 130
     assert err.startswith("! --host 0.0.0.0: other machines can reach this server, unencrypted.")
+
+
+@pytest.mark.parametrize(
+    ("host", "leads_to", "warns"),
+    [
+        ("127.0.0.1", "127.0.0.1", False),
+        ("127.0.0.2", "127.0.0.2", False),
+        ("localhost", "127.0.0.1", False),
+        ("127.evil.example", "0.0.0.0", True),
+        ("localhost", "0.0.0.0", True),
+        ("0", "0.0.0.0", True),
+    ],
+)
+def test_it_warns_by_where_it_listens_and_not_by_the_name_of_it(
+    monkeypatch: pytest.MonkeyPatch, host: str, leads_to: str, warns: bool
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (leads_to, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    result = CliRunner().invoke(main, ["serve", "--host", host])
+    assert result.exit_code == 0, result.output
+    assert ("other machines can reach this server" in result.stderr) == warns
 
 
 def test_a_port_that_is_taken_is_said() -> None:

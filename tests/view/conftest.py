@@ -26,6 +26,20 @@ def compared() -> Compared:
     return ch.compare(*records)
 
 
+@pytest.fixture(scope="session")
+def llama() -> torch.nn.Module:
+    """A small model that turns q and k by their positions, with weights far from even."""
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(1)
+    options = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaModel(LlamaConfig(vocab_size=20, num_hidden_layers=3, pad_token_id=0, **options)).eval()
+    for layer in model.layers:
+        layer.self_attn.q_proj.weight.data *= 60
+        layer.self_attn.k_proj.weight.data *= 60
+    return model
+
+
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Open]:
     """Opens a page at a place, in a theme, and waits until it is there; then nothing may be amiss."""

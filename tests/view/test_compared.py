@@ -13,9 +13,10 @@ import torch
 import clearhead as ch
 from clearhead.view import page
 from clearhead.view.compared import Compared
-from tests.view.browsing import Open, at, find, texts, until
+from tests.view.browsing import Open, at, find, press, texts, until
 
 NAMES = ("<base>", "tuned & more")
+LEFT, RIGHT, DOWN = "\ue012", "\ue014", "\ue015"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,23 @@ def test_a_cell_of_the_grid_marks_its_line_and_stays_in_the_address(opened: Open
     assert texts(browser, "tr[aria-current] th") == ["1·2"]
     assert "layer=1&head=2" in browser.execute_script("return document.getElementById('clearhead').dataset.at")
     assert texts(opened("#layer=2&head=3"), "tr[aria-current] th") == ["2·3"]
+
+
+@pytest.mark.browser
+def test_arrow_keys_walk_the_grid_and_stop_at_its_edges(opened: Open) -> None:
+    browser = opened("#layer=1&head=2")
+    find(browser, ".heads [aria-selected=true]")[0].send_keys(RIGHT)
+    until(browser, lambda: "layer=1&head=3" in at(browser))
+    press(browser, RIGHT)
+    press(browser, DOWN)
+    until(browser, lambda: "layer=2&head=3" in at(browser))
+    press(browser, DOWN)
+    press(browser, LEFT)
+    until(browser, lambda: "layer=2&head=2" in at(browser))
+    assert texts(browser, "tr[aria-current] th") == ["2·2"]
+    (chosen,) = find(browser, ".heads [tabindex='0']")
+    assert chosen == browser.switch_to.active_element
+    assert chosen.get_attribute("aria-label").startswith("layer 2, head 2: ")
 
 
 @pytest.mark.browser

@@ -22,15 +22,16 @@ def size(layers: list[LayerView]) -> float:
 
 
 def test_what_fits_stays_as_it_is(layer: LayerView) -> None:
-    assert fitting([layer], int(size([layer])) + 1) == [layer]
+    assert fitting([layer], int(size([layer])) + 1) == ([layer], [zlib.compress(pack(layer))])
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
 def test_what_does_not_keeps_the_heaviest_keys_that_do(layer: LayerView, share: float) -> None:
     budget = int(share * size([layer, layer]))
-    fits = fitting([layer, layer], budget)
+    fits, packed = fitting([layer, layer], budget)
     most = fits[0].top_keys.shape[-1]
     assert size(fits) <= budget and 1 <= most < 32
+    assert packed == [zlib.compress(pack(one)) for one in fits]
     for kept in fits:
         assert torch.equal(kept.top_keys, layer.top_keys[..., :most])
         assert torch.equal(kept.top_weights, layer.top_weights[..., :most])
@@ -38,4 +39,5 @@ def test_what_does_not_keeps_the_heaviest_keys_that_do(layer: LayerView, share: 
 
 
 def test_one_key_a_query_is_kept_whatever_it_takes(layer: LayerView) -> None:
-    assert fitting([layer], 1)[0].top_keys.shape == (3, 200, 1)
+    (kept,), _ = fitting([layer], 1)
+    assert kept.top_keys.shape == (3, 200, 1)

@@ -85,7 +85,10 @@ def test_the_page_opens_with_all_heads_and_says_which_copies_from_earlier_repeat
     assert at(browser).startswith("#view=model")
     assert "20 attention heads of tiny" in texts(browser, ".lead")[0]
     first = texts(browser, ".habits li")[0]
-    assert first == "Copies from earlier repeatsLayer 3, head 2 90\u202f%a uniform head: 10\u202f%2 heads clearly"
+    assert (
+        first
+        == "Looks at what followed earlier repeatsLayer 3, head 2 90\u202f%a uniform head: 10\u202f%2 heads clearly"
+    )
     assert "no head a chance to show that it rests on the text’s first token" in " ".join(texts(browser, ".hint"))
     until(browser, lambda: drawn(browser) == (LAYERS - 1) * HEADS)
     assert "The maps of layer 4 did not fit into this page" in texts(browser, ".missing")[0]
@@ -149,7 +152,7 @@ def test_pointing_tells_what_a_head_does_beside_a_uniform_one(visit: Open, writt
     until(browser, lambda: find(browser, ".pointed-tile:not([hidden])"))
     assert texts(browser, ".reading h2") == ["Layer 1, head 0"]
     told = texts(browser, ".told-roles > div")
-    assert told[0] == "Copies from earlier repeats50\u202f%uniform 10\u202f%"
+    assert told[0] == "Looks at what followed earlier repeats50\u202f%uniform 10\u202f%"
     ActionChains(browser).click(mark).perform()
     until(browser, lambda: "view=head&layer=1&head=0" in at(browser))
 
@@ -222,6 +225,6 @@ def test_its_picture_stands_alone_and_holds_every_head(visit: Open, written: Pat
     assert len(drawing.findall(f"{SVG}image")) == (LAYERS - 1) * HEADS
     titles = [title.text for title in drawing.iter(f"{SVG}title")]
     assert len(titles) == LAYERS * HEADS
-    assert "layer 3, head 2: induction 90\u202f%; copies from earlier repeats" in titles
+    assert "layer 3, head 2: induction 90\u202f%; looks at what followed earlier repeats" in titles
     links = {image.get("href", "")[:22] for image in drawing.findall(f"{SVG}image")}
     assert links == {"data:image/png;base64,"}

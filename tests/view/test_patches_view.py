@@ -1,5 +1,6 @@
 """The patches view shows over the picture what Python computed, and is there only where there is a picture."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,9 @@ def test_the_view_is_there_only_with_a_picture(visit: Open, written: Path, vit: 
     browser = visit(vit.page(tmp_path / "without.html"), "#view=patches")
     assert "Patches" not in texts(browser, ".tabs button")
     assert not re.search("view=patches", at(browser))
+
+
+def test_a_notebook_s_cell_has_the_picture_too(vit: Record) -> None:
+    pytest.importorskip("anywidget")
+    known = json.loads(vit.show(image=Image.new("RGB", (32, 32))).contents)["image"]
+    assert (known["rows"], known["columns"], known["first"]) == (4, 4, 1)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
 
 import clearhead as ch
 from clearhead.scope.record import Record
@@ -22,16 +21,10 @@ T = IDS.shape[1]
 
 
 @pytest.fixture(scope="module")
-def turned() -> Any:
-    """A model that turns q and k."""
-    torch.manual_seed(1)
-    options = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
-    model = LlamaModel(LlamaConfig(vocab_size=20, num_hidden_layers=3, pad_token_id=0, **options)).eval()
-    for layer in model.layers:
-        layer.self_attn.q_proj.weight.data *= 60
-        layer.self_attn.k_proj.weight.data *= 60
-    with torch.no_grad(), ch.watch(model) as seen:
-        model(input_ids=IDS)
+def turned(llama: torch.nn.Module) -> Any:
+    """What a model that turns q and k showed."""
+    with torch.no_grad(), ch.watch(llama) as seen:
+        llama(input_ids=IDS)
     return seen
 
 
@@ -140,9 +133,9 @@ def test_every_bar_and_every_score_of_the_row_is_drawn(visit: Open, turned: Any,
         assert bars == pytest.approx(values[order].tolist(), rel=1e-3, abs=1e-2)
     scores = browser.execute_script(script, "[data-strip=scores] [data-score]", "score")
     assert scores == pytest.approx((k[:10] @ q * 8**-0.5).tolist(), rel=1e-3, abs=5e-3)
-    find(browser, ".order")[0].click()
+    find(browser, ".order button")[1].click()
     until(browser, lambda: "strips=size" in at(browser))
-    until(browser, lambda: texts(browser, ".order") == ["In the order of dimensions"])
+    until(browser, lambda: texts(browser, ".order [aria-pressed=true]") == ["Largest first"])
     sizes = [abs(x) for x in browser.execute_script(script, "[data-strip=pairs] rect", "value")]
     assert sizes == sorted(sizes, reverse=True)
 

@@ -21,7 +21,7 @@ from transformers import (
 
 import clearhead as ch
 from clearhead.models.checkpoints import open_model
-from clearhead.view.rotary import Rotary
+from clearhead.view.rotary import Rotary, _turns_all
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 MORE = SMALL | {"intermediate_size": 32, "num_key_value_heads": 2}
@@ -110,6 +110,52 @@ def test_nothing_is_told_of_what_is_not_known(kind):
         seen = watched(UNKNOWN[kind]())
     assert seen.rotary == {}
     assert seen.scene().contents["rotary"] == {"kinds": [], "of": [None] * len(seen)}
+
+
+def apply_rotary_pos_emb(q, k, cos, sin):
+    """Stands in for Transformers', as far as code that is only read needs it."""
+
+
+class Plain(torch.nn.Module):
+    def forward(self, query, key, cos, sin, cache):
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        if cache is not None:
+            key, value = cache.update(key, key)
+
+
+class Asking(Plain):
+    def forward(self, query, key, cos, sin, turns):
+        if turns:
+            query, key = apply_rotary_pos_emb(query, key, cos, sin)
+
+
+class Afterwards(Plain):
+    def forward(self, query, key, cos, sin):
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        query = self.norm(query)
+
+
+class Both(Plain):
+    def forward(self, query, key, cos, sin):
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        query, key = self.norm(query), self.norm(key)
+
+
+class Scaled(Plain):
+    def forward(self, query, key, cos, sin):
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        key *= 2
+
+
+class Crossed(Plain):
+    def forward(self, query, key, cos, sin):
+        query, key = apply_rotary_pos_emb(key, query, cos, sin)
+
+
+@pytest.mark.parametrize("attention", [Asking, Afterwards, Both, Scaled, Crossed])
+def test_code_that_turns_under_a_condition_or_changes_q_or_k_afterwards_is_not_believed(attention):
+    assert _turns_all(Plain())
+    assert not _turns_all(attention())
 
 
 def test_a_turn_of_nothing_changes_nothing():

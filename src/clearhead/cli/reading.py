@@ -17,7 +17,7 @@ from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import KNOWN, Opened
 from clearhead.scope.modules import attentions
 from clearhead.scope.record import Keep
-from clearhead.view.reports import Reports
+from clearhead.view.progress import Progress
 from clearhead.view.seen import Seen, watch
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -65,7 +65,7 @@ def inputs(opened: Opened, texts: tuple[str, ...], most: int | None = None) -> d
 
 
 @torch.no_grad()
-def watched(opened: Opened, inputs: Mapping[str, Any], steps: Reports, keep: Keep, memory: int | None = None) -> Seen:
+def watched(opened: Opened, inputs: Mapping[str, Any], steps: Progress, keep: Keep, memory: int | None = None) -> Seen:
     """Runs the model, watched; what it lacks to read a text alone shows on the first token, unwatched.
 
     A language model is asked for the last token's logits alone: those of a long text are many, and no attention.
@@ -90,7 +90,7 @@ def cannot_read(opened: Opened, error: Exception) -> ClearheadError:
 
 
 @contextmanager
-def advancing(opened: Opened, steps: Reports, what: str) -> Iterator[None]:
+def advancing(opened: Opened, steps: Progress, what: str) -> Iterator[None]:
     """A step that goes on with each attention of the model that has run."""
     modules = [opened.model.get_submodule(name) for name in attentions(opened.model)]
     steps.begin(what, len(modules))

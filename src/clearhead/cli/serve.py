@@ -1,5 +1,6 @@
 """`clearhead serve`: the page of any text that is typed into it, from a server on this machine."""
 
+import ipaddress
 import secrets
 import socket
 import warnings
@@ -12,7 +13,7 @@ from clearhead.cli import reading
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope.budget import in_bytes
-from clearhead.view.reports import Reports
+from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 from clearhead.view.server.texts import Texts, title
 
@@ -47,17 +48,18 @@ def command(names: tuple[str, ...], most: int | None, memory: str, host: str, po
     import uvicorn  # optional, as what follows
 
     from clearhead.view.server.app import application
+    from clearhead.view.server.connection import Connection
     from clearhead.view.server.guard import Hosts
 
     room = in_bytes(memory, "--memory")
     models = tuple(dict.fromkeys(names))
     with _listening(host, port) as listening:
-        port = listening.getsockname()[1]
+        bound, port = listening.getsockname()[:2]
         token = secrets.token_urlsafe()
         app = application(Texts(models, Reader(most), room), token=token, hosts=Hosts(host, port))
         name = f"[{host}]" if ":" in host else LOOPBACK if host == "0.0.0.0" else host
         address = f"http://{name}:{port}/{token}/"
-        if not _is_loopback(host):
+        if not ipaddress.ip_address(bound).is_loopback:
             click.echo(
                 f"! --host {host}: other machines can reach this server, unencrypted. Whoever has the address below "
                 "can have texts read, and see those of others.",
@@ -71,6 +73,8 @@ def command(names: tuple[str, ...], most: int | None, memory: str, host: str, po
             app,
             log_level="error",
             access_log=False,  # it would hold the token
+            http=Connection,
+            ws="none",
             server_header=False,
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=2,
@@ -85,7 +89,7 @@ class Reader:
         self._most = most
         self._opened: dict[str, Opened] = {}
 
-    def __call__(self, name: str, texts: tuple[str, ...], steps: Reports, memory: int) -> tuple[Scene, int]:
+    def __call__(self, name: str, texts: tuple[str, ...], steps: Progress, memory: int) -> tuple[Scene, int]:
         """What is to be seen, and how much memory it takes, which is no more than `memory`."""
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
@@ -108,12 +112,8 @@ class Reader:
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family)
     except OSError as error:
         why = str(error.strerror).partition(" (")[0]  # after which come Python's own words
         raise ClearheadError(f"--host {host} --port {port}: can't be listened to: {why}.") from error
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")

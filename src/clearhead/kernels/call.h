@@ -85,13 +85,13 @@ typedef struct {
 
     /* the same, of keys that are named, for each of several roles */
     int64_t roles;
-    const int32_t* targets; /* (roles, B, Tq): a key for each query */
-    float* toward;          /* (roles, B, H, Tq): its weight, whether the query sees it or not */
+    const int32_t* targets;       /* (roles, B, Tq): a key for each query */
+    float* toward;                /* (roles, B, H, Tq): its weight, whether the query sees it or not */
     const int32_t *order, *named; /* (Tq), (Tk): the runs of row r are those of query order[r], its key j is named[j] */
     float* held; /* (roles, B, H, Tq): what a query's keys weigh of the first Tk / roles of the list, of the next ... */
 
-    const float* marks;           /* (marked, Tk) */
-    float* on;                    /* (marked, B, H, Tq): sum over j of marks[j] w[i, j] */
+    const float* marks; /* (marked, Tk) */
+    float* on;          /* (marked, B, H, Tq): sum over j of marks[j] w[i, j] */
     int64_t marked;
     float* fewest; /* (B, H, Tq): how many keys it takes to hold a share of the row */
     float share;

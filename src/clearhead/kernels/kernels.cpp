@@ -16,6 +16,6 @@
 namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
-    here::forward, here::backward, here::decode, here::received, here::map,  here::top,
-    here::toward,  here::held,     here::fewest, here::work,     here::KEYS * here::Q,
+    here::forward, here::backward, here::decode, here::received,       here::map, here::top, here::toward,
+    here::held,    here::fewest,   here::work,   here::KEYS * here::Q,
 };

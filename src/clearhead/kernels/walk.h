@@ -48,8 +48,8 @@ struct Block {
     int vectors;          /* that hold rows: ceil(count / W) */
     bool one_head;
     int64_t head[Q], place[Q], query[Q]; /* of each lane, and its row; lanes beyond count repeat the last */
-    int64_t position[Q];       /* among the keys */
-    bool in_order;             /* one head, positions one after the other */
+    int64_t position[Q];                 /* among the keys */
+    bool in_order;                       /* one head, positions one after the other */
     int64_t R;
     int32_t *start, *stop;  /* the runs, [R][Q]; lanes beyond count see nothing */
     int32_t *touch, *cover; /* changes, from tile to tile, in how many lanes see some of it, and all of it */

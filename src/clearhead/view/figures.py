@@ -18,7 +18,7 @@ from clearhead.scope.record import Record
 from clearhead.scope.roles import ROLES
 from clearhead.scope.weights import indices
 from clearhead.view import draw, drawings
-from clearhead.view.thumbs import SIDE, thumbs
+from clearhead.view.thumbs import pictures
 
 LONGEST = 150
 """So many tokens a side can be read beside one another."""
@@ -116,7 +116,7 @@ def _map(
 def _model(record: Record, by: str | None = None, sequence: int = -1, batch: int = 0) -> drawings.Wall | drawings.Heads:
     if by is None:
         layers = [layer.sequence(sequence) for layer in record.layers]
-        return drawings.Wall([_pictures(layer, batch) for layer in layers])
+        return drawings.Wall([pictures(layer, batch) for layer in layers])
     table = record.heads(pandas=False)
     columns = [name for name, value in table[0].items() if not isinstance(value, str | int)] if table else []
     if by not in columns:
@@ -125,13 +125,6 @@ def _model(record: Record, by: str | None = None, sequence: int = -1, batch: int
     for row in table:
         values[row["layer"], row["head"]] = row[by]
     return drawings.Heads(values, by)
-
-
-def _pictures(layer: Layer, batch: int) -> Any:
-    """The layer's thumbs, as an array."""
-    queries, keys = sum(step.shape[2] for step in layer.steps), max(step.shape[3] for step in layer.steps)
-    cells = np.frombuffer(thumbs(layer, batch), np.uint8)
-    return cells.reshape(layer.heads, min(queries, SIDE), min(keys, SIDE))
 
 
 def _product(

@@ -28,9 +28,9 @@ def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], 
 
     As many of each query's heaviest keys as there is room for, one at least; then other blocks, the most useful first.
     """
-    views = fitting([view(layer, scene.batch, most) for layer in scene.layers], int(LISTS * budget))
-    blocks = {f"layer-{n}": zlib.compress(pack(one)) for n, one in enumerate(views)}
-    lists = BASE64 * sum(map(len, blocks.values()))
+    views, packed = fitting([view(layer, scene.batch, most) for layer in scene.layers], int(LISTS * budget))
+    blocks = {f"layer-{n}": block for n, block in enumerate(packed)}
+    lists = _size(packed)
     left = min(budget - lists, max(OTHERS * lists, LEAST))
     full: set[str] = set()
     for name in scene.worth_saving():
@@ -46,20 +46,25 @@ def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], 
     return {**scene.contents, "share": held(views), "live": False}, blocks
 
 
-def fitting(layers: Sequence[LayerView], budget: int) -> list[LayerView]:
-    """These attentions with the same number of keys for every query at most, the heaviest, in so many bytes.
+def fitting(layers: Sequence[LayerView], budget: int) -> tuple[list[LayerView], list[bytes]]:
+    """These attentions with the same number of keys for every query at most, the heaviest, in so many bytes; packed.
 
     One key a query is kept whatever it takes.
     """
     most = max((layer.top_keys.shape[-1] for layer in layers), default=0)
     some = layers[:: max(1, len(layers) // SAMPLED)]
-    # Only what may fit, by a few layers, is measured as a whole.
-    while most > 1 and (
-        (size := len(layers) / len(some) * _size(_cut(some, most))) > budget
-        or (size := _size(_cut(layers, most))) > budget
-    ):
+    while most > 1:
+        size = len(layers) / len(some) * _size(_packed(_cut(some, most)))
+        # Only what may fit, by a few layers, is measured as a whole.
+        if size <= budget:
+            cut = _cut(layers, most)
+            packed = _packed(cut)
+            size = _size(packed)
+            if size <= budget:
+                return cut, packed
         most = max(1, min(most - 1, int(most * budget / size)))
-    return _cut(layers, most)
+    cut = _cut(layers, most)
+    return cut, _packed(cut)
 
 
 def _cut(layers: Sequence[LayerView], most: int) -> list[LayerView]:
@@ -71,5 +76,9 @@ def _cut(layers: Sequence[LayerView], most: int) -> list[LayerView]:
     ]
 
 
-def _size(layers: Sequence[LayerView]) -> float:
-    return BASE64 * sum(len(zlib.compress(pack(layer))) for layer in layers)
+def _packed(layers: Sequence[LayerView]) -> list[bytes]:
+    return [zlib.compress(pack(layer)) for layer in layers]
+
+
+def _size(blocks: Sequence[bytes]) -> float:
+    return BASE64 * sum(map(len, blocks))

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from clearhead.errors import ClearheadError
@@ -54,8 +53,8 @@ class LayerView:
                 f"{self.name}: got keys from {int(self.top_keys.min())} to {int(self.top_keys.max())}, "
                 f"expected -1 (none) to {Tk - 1}, as there are the texts of {Tk} keys."
             )
-        ascending = self.top_keys.sort(-1).values
-        if bool(((ascending.diff(dim=-1) == 0) & (ascending[..., 1:] >= 0)).any()):
+        ascending = np.sort(self.top_keys.cpu().numpy())
+        if ((np.diff(ascending) == 0) & (ascending[..., 1:] >= 0)).any():
             raise ClearheadError(f"{self.name}: a query names a key twice. Give each of its keys once.")
         # A sum of rounded exponentials may pass 1 by a little, in half precision by more.
         if not bool(((self.top_weights >= 0) & (self.top_weights <= 1.01)).all()):
@@ -90,17 +89,21 @@ def pack(layer: LayerView) -> bytes:
     Counts and gaps are little-endian integers of `width(Tk)` bytes, rests and weights one byte each.
     A key whose weight rounds to 0 is not listed.
     """
+    # By NumPy: PyTorch's threads, which wait for one another by spinning, slow down many small steps where cores are
+    # shared.
     codes = _code(layer.top_weights)
-    keys, order = layer.top_keys.masked_fill(codes == 0, -1).sort(-1)
+    keys = np.where(codes == 0, -1, layer.top_keys.cpu().numpy())
+    order = keys.argsort()
+    keys = np.take_along_axis(keys, order, -1)
     kept = keys >= 0
     # Ascending, the -1 come first: the entry before a row's first key is a -1 or the row's edge.
-    before = torch.nn.functional.pad(keys[..., :-1], (1, 0)).clamp(min=0)
+    before = np.pad(keys[..., :-1], ((0, 0), (0, 0), (1, 0))).clip(min=0)
     integer = f"<u{width(len(layer.keys))}"
     parts = [
-        kept.sum(-1).cpu().numpy().astype(integer),
-        (keys - before)[kept].cpu().numpy().astype(integer),
-        _code(1 - layer.shares().nan_to_num(0.0)).cpu().numpy().astype("u1"),
-        codes.gather(-1, order)[kept].cpu().numpy().astype("u1"),
+        kept.sum(-1).astype(integer),
+        (keys - before)[kept].astype(integer),
+        _code(1 - layer.shares().nan_to_num(0.0)),
+        np.take_along_axis(codes, order, -1)[kept],
     ]
     return b"".join(part.tobytes() for part in parts)
 
@@ -110,5 +113,7 @@ def width(keys: int) -> int:
     return np.min_scalar_type(keys).itemsize
 
 
-def _code(weights: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
-    return (weights.float().sqrt() * STEPS).round().clamp(max=STEPS).int()
+def _code(weights: Float[Tensor, "..."]) -> UInt8[np.ndarray, "..."]:
+    roots = np.sqrt(weights.float().cpu().numpy())
+    codes: np.ndarray = np.rint(roots * STEPS).clip(max=STEPS).astype(np.uint8)
+    return codes

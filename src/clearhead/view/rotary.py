@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,17 +55,9 @@ def found(model: nn.Module, widths: Mapping[str, int]) -> dict[str, Rotary]:
     return {name: rotary for name, D in widths.items() if (rotary := _of(model, name, D, known)) is not None}
 
 
-@runtime_checkable
-class Turning(Protocol):
-    """A record that knows how each layer turns q and k."""
-
-    rotary: Mapping[str, Rotary]
-    """By the layers' names; one that isn't there doesn't, or nobody knows."""
-
-
 def told(seen: Any) -> dict[str, Any]:
     """For a page, of a record: `kinds`, each as frequencies and neighbours, and for each layer which one, or null."""
-    by_name = seen.rotary if isinstance(seen, Turning) else {}
+    by_name: Mapping[str, Rotary] = getattr(seen, "rotary", {})
     kinds = list(dict.fromkeys(by_name.values()))
     return {
         "kinds": [{"frequencies": rotary.frequencies, "neighbours": rotary.neighbours} for rotary in kinds],
@@ -110,7 +102,9 @@ def _turns_all(attention: nn.Module) -> bool:
     if line is None:
         return False
     q, k = map(re.escape, line.groups())
-    return re.search(rf"^\s*(?:{q}|{k}) *[-+*/]?= ", code[line.end() :], re.MULTILINE) is None
+    # A cache puts earlier keys before these; anything else that is assigned to one of the two changes it.
+    changed = rf"^\s*(?:\w+, )*(?:{q}|{k})(?:, \w+)* [-+*/@]?= (?!\w+\.update\()"
+    return re.search(changed, code[line.end() :], re.MULTILINE) is None
 
 
 def _layer_type(attention: nn.Module) -> str | None:

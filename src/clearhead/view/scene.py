@@ -1,6 +1,7 @@
 """The scene: all that a page can show of one text, some of it at once, the rest as blocks that it asks for by name."""
 
 import re
+import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -26,6 +27,9 @@ SHARE = 0.99
 """The share of each query's weight that a page holds, if so many keys suffice."""
 MOST = 32
 """The most keys of a query that a page holds, unless said."""
+
+TITLE = 48
+"""So many characters of a text stand for it."""
 
 Make = Callable[..., bytes]
 MAKERS: dict[str, tuple[int, Make]] = {
@@ -90,10 +94,10 @@ class Scene:
             "Attentions seen": f"{seen.calls} in {len(seen)} layers",
             "Self-check": _how_checked(seen),
         }
-        title = self._title or ("A picture" if self.image else " ".join(texts[0].as_read.split()[:8]))
+        begins = "A picture" if self.image else textwrap.shorten(texts[0].as_read, TITLE, placeholder=" …")
         known = contents(
             texts,
-            title=title,
+            title=self._title or begins,
             heads=self._heads,
             facts=facts,
             share=None,

@@ -77,6 +77,7 @@ class Seen(Record):
         budget: int | float | str = NOTEBOOK,
         sequence: int = -1,
         batch: int = 0,
+        image: object = None,
     ) -> "Widget":
         """The page as a widget, to stand last in a notebook's cell, `height` pixels high.
 
@@ -91,7 +92,7 @@ class Seen(Record):
             raise ClearheadError("show: needs anywidget; get it with: pip install 'clearhead[notebook]'.")
         from clearhead.view.widget import Widget  # optional, and slow to import
 
-        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch)
+        scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch, image=image)
         return Widget(scene, height=height, budget=in_bytes(budget, "budget"))
 
     def figure(self, kind: str, layer: int | str | None = None, head: int | None = None, **options: Any) -> Figure:

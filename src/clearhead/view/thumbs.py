@@ -1,5 +1,6 @@
 """Thumbs: of all heads of a layer a small picture each, so that a whole model is seen at once."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -8,6 +9,7 @@ from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import part_of
 from clearhead.scope.layer import Layer
 from clearhead.view.payload import STEPS
+from clearhead.view.tiles import lengths
 
 SIDE = 32
 """A picture has so many rows and columns of cells, or one a token where there are fewer tokens."""
@@ -15,7 +17,12 @@ ROWS_AT_A_TIME = 256
 
 
 def thumbs(layer: Layer, batch: int) -> bytes:
-    """The pictures of a layer's heads, one byte a cell, in the order head, row, column.
+    """The block "thumbs-L": the pictures of a layer's heads, one byte a cell, in the order head, row, column."""
+    return pictures(layer, batch).tobytes()
+
+
+def pictures(layer: Layer, batch: int) -> UInt8[np.ndarray, "H height width"]:
+    """The pictures of a layer's heads, one byte a cell.
 
     With `height = min(Tq, 32)` and `width = min(Tk, 32)`, query i lies in row i · height // Tq and key j in column
     j · width // Tk. A cell holds round(255 · √s): s is the share of its weight that a query of the row puts on the
@@ -28,12 +35,13 @@ def thumbs(layer: Layer, batch: int) -> bytes:
     shares = _shares(layer, batch)
     if not bool(shares.isfinite().all()):
         raise ClearheadError(f"{layer.name} has weights that are no numbers (NaN), so there is no picture of it.")
-    return _code(shares).cpu().numpy().tobytes()
+    picture: np.ndarray = _code(shares).cpu().numpy()
+    return picture
 
 
 def _shares(layer: Layer, batch: int) -> Float[Tensor, "H height width"]:
     """s of every cell. One pass over the scores; a text that was read in several calls is taken row by row."""
-    Tq, Tk = sum(step.shape[2] for step in layer.steps), max(step.shape[3] for step in layer.steps)
+    Tq, Tk = lengths(layer)
     height, width = min(Tq, SIDE), min(Tk, SIDE)
     keys = (torch.arange(Tk) * width // Tk).bincount(minlength=width)
     if len(layer.steps) == 1:

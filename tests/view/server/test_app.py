@@ -15,7 +15,7 @@ from torch import nn
 
 import clearhead as ch
 from clearhead.errors import ClearheadError
-from clearhead.view.reports import Reports
+from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 from clearhead.view.server import app as serving
 from clearhead.view.server.app import application
@@ -40,6 +40,28 @@ TRICKS = [
     "texts/-1",
     "texts/one",
     "style.css/../x",
+    "texts/١",  # a digit, in Arabic
+    "texts/" + "9" * 400,
+    "ｔexts",
+    "texts⧸1",
+]
+OTHER_NAMES = [
+    "evil.example:8000",
+    "evil.example",
+    "127.0.0.1",
+    "127.0.0.1:80",
+    "localhost:8001",
+    "192.168.0.1:8000",
+    "",
+    "localhost.:8000",
+    "127.0.0.1:8000.",
+    "127.0.0.1:08000",
+    "127.0.0.1:8000:8000",
+    "127.0.0.1:8000, evil.example",
+    "127.0.0.1.evil.example:8000",
+    "me@127.0.0.1:8000",
+    "2130706433:8000",
+    "[::ffff:127.0.0.1]:8000",
 ]
 NO_WISHES = [
     "",
@@ -56,6 +78,9 @@ NO_WISHES = [
     '{"model": "tiny", "text": ["\\ud800"]}',
     '{"model": "tiny", "text": [" "]}',
     '"ÿ',
+    '{"model": "tiny", "text": [' + "9" * 5000 + "]}",
+    '{"model": "tiny", "text": ["a", NaN]}',
+    '{"model": ["tiny"], "text": ["a"]}',
 ]
 
 
@@ -76,7 +101,7 @@ class Model:
         self.takes = 1000
         self.scenes: dict[tuple[str, ...], Scene] = {}
 
-    def __call__(self, name: str, texts: tuple[str, ...], steps: Reports, memory: int) -> tuple[Scene, int]:
+    def __call__(self, name: str, texts: tuple[str, ...], steps: Progress, memory: int) -> tuple[Scene, int]:
         assert memory == MEMORY
         steps.begin(f"watching {name}", 3)
         for _ in range(3):
@@ -232,15 +257,20 @@ def test_nothing_is_had_without_the_token(client: TestClient, token: str, path: 
 
 
 def test_the_token_in_another_place_than_the_path_counts_nothing(client: TestClient) -> None:
-    headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"token={TOKEN}"}
-    assert "lacks the token" in refusal(client.get(f"{HERE}/texts?token={TOKEN}", headers=headers), 403)
+    headers = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"token={TOKEN}", "Referer": f"{HERE}/{TOKEN}/"}
+    for path in (f"/texts?token={TOKEN}", f"/texts/{TOKEN}/", f"//{TOKEN}/texts", f"/{TOKEN}", f"/x/../{TOKEN}x/texts"):
+        assert "lacks the token" in refusal(client.get(f"{HERE}{path}", headers=headers), 403)
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example:8000", "evil.example", "127.0.0.1", "127.0.0.1:80", "localhost:8001", "192.168.0.1:8000", ""]
-)
+@pytest.mark.parametrize("host", OTHER_NAMES)
 def test_a_name_that_leads_here_from_elsewhere_is_refused(client: TestClient, host: str) -> None:
     assert "not asked under that name" in refusal(client.get("texts", headers={"Host": host}), 421)
+
+
+def test_a_request_that_says_two_names_is_refused(client: TestClient) -> None:
+    names = [("Host", "127.0.0.1:8000"), ("Host", "evil.example")]
+    for headers in (names, names[::-1]):
+        assert "not asked under that name" in refusal(client.get("texts", headers=headers), 421)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "LOCALHOST:8000", "[::1]:8000"])
@@ -287,10 +317,12 @@ def test_every_answer_tells_the_browser_to_run_and_share_nothing_else(client: Te
 @pytest.mark.parametrize("path", TRICKS)
 def test_no_path_leads_to_a_file(client: TestClient, path: str) -> None:
     answer = client.get(f"{HERE}/{TOKEN}/{path}")
-    assert refusal(answer, answer.status_code) and answer.status_code in (403, 404)
+    assert refusal(answer, answer.status_code) and answer.status_code in (403, 404) and not answer.history
 
 
-@pytest.mark.parametrize("name", ["layer-1", "layer-00000000", "layer", "tile-0", "layer-0-0", "layer--1", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["layer-1", "layer-00000000", "layer", "tile-0", "layer-0-0", "layer--1", "x" * 400, "LAYER-0"]
+)
 def test_a_block_that_is_not_there_is_said(client: TestClient, name: str) -> None:
     number = read(client, "abc")
     assert "no such block" in refusal(client.get(f"texts/{number}/{name}"), 404)
@@ -316,9 +348,36 @@ def test_a_form_of_another_page_cannot_be_sent_here(client: TestClient) -> None:
         assert "application/json" in refusal(answer, 415)
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT", "ANY"])
 def test_other_methods_are_refused(client: TestClient, method: str) -> None:
     refusal(client.request(method, "serve.js"), 405)
+    assert "somebody else" in refusal(
+        client.request(method, "serve.js", headers={"Origin": "http://evil.example"}), 403
+    )
+
+
+def test_the_head_alone_is_had_by_those_who_may_have_the_rest(client: TestClient) -> None:
+    number = read(client, "abc")
+    for path in ("", "texts", f"texts/{number}", f"texts/{number}/layer-0"):
+        answer = client.head(path)
+        assert answer.status_code == 200 and {name: answer.headers[name] for name in HEADERS} == HEADERS
+        assert client.head(f"{HERE}/wrong/{path}").status_code == 403
+
+
+def test_a_socket_is_not_opened_here(client: TestClient) -> None:
+    sent: list[Any] = []
+
+    async def talk() -> None:
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await client.app({"type": "websocket", "path": f"/{TOKEN}/texts", "headers": []}, receive, send)
+
+    asyncio.run(talk())
+    assert sent == [{"type": "websocket.close"}]
 
 
 # Bounds
@@ -333,10 +392,26 @@ def test_a_request_has_a_size(client: TestClient) -> None:
 
 def test_a_request_that_does_not_arrive_is_not_waited_for(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "PATIENCE", 0.05)
-    answers: list[Any] = []
 
     async def receive() -> Any:
         await asyncio.sleep(10)
+
+    assert posted(client, receive) == (408, "The text did not arrive in time; send it again.")
+
+
+def test_a_request_that_is_cut_off_is_no_fault_of_ours(client: TestClient) -> None:
+    parts = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(parts)
+
+    assert posted(client, receive) == (400, "The text was cut off; send it again.")
+    assert client.get("texts").json()["texts"] == []
+
+
+def posted(client: TestClient, receive: Callable[[], Any]) -> tuple[int, str]:
+    """The answer to a text that arrives as `receive` has it."""
+    answers: list[Any] = []
 
     async def send(message: Any) -> None:
         answers.append(message)
@@ -345,8 +420,12 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(client: TestClient, mo
     path = f"/{TOKEN}/texts"
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
     asyncio.run(client.app(scope, receive, send))
-    assert answers[0]["status"] == 408
-    assert json.loads(answers[1]["body"])["said"] == "The text did not arrive in time; send it again."
+    return answers[0]["status"], json.loads(answers[1]["body"])["said"]
+
+
+def test_an_address_has_a_length(client: TestClient) -> None:
+    for path in ("x" * 5000, "texts/" + "9" * 5000, "texts/1/" + "layer-0" * 1000):
+        assert "too long" in refusal(client.get(path), 414)
 
 
 def test_only_so_many_texts_wait(make: Make, model: Model) -> None:
@@ -417,6 +496,7 @@ def test_blocks_are_made_a_few_at_once_and_only_so_many_wait(
     assert [answer.status_code for answer in answers[6:]] == [200] * 4
     assert len({answer.content for answer in answers[6:]}) == 1
     assert most == serving.AT_ONCE
+    assert [client.get(f"texts/{number}/layer-0").status_code for _ in range(5)] == [200] * 5  # there is room again
 
 
 def test_a_block_that_takes_too_long_is_said_and_the_next_is_made(

@@ -12,7 +12,7 @@ import uvicorn
 from torch import nn
 
 import clearhead as ch
-from clearhead.view.reports import Reports
+from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 from clearhead.view.seen import Seen
 from clearhead.view.server.app import application
@@ -36,7 +36,7 @@ class Model:
         self.go.set()
         self.seen: dict[str, Seen] = {}
 
-    def __call__(self, name: str, parts: tuple[str, ...], steps: Reports, memory: int) -> tuple[Scene, int]:
+    def __call__(self, name: str, parts: tuple[str, ...], steps: Progress, memory: int) -> tuple[Scene, int]:
         torch.manual_seed(len(parts[0]))
         steps.begin(f"watching {name}", LAYERS)
         steps.advance()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -122,7 +122,7 @@ class _Work:
         if self._asked >= self._most:
             raise Busy("Too much is asked for at once; ask again in a moment.")
         self._asked += 1
-        made = asyncio.get_running_loop().run_in_executor(self._threads, _without_grad, work)
+        made = asyncio.get_running_loop().run_in_executor(self._threads, torch.no_grad()(work))
         made.add_done_callback(self._one_less)
         try:
             # What runs can't be stopped: it keeps its thread, and its place in the line, until it is done.
@@ -139,11 +139,6 @@ class _Work:
             made.exception()  # which somebody may have stopped waiting for
 
 
-def _without_grad(work: Callable[[], T]) -> T:
-    with torch.no_grad():
-        return work()
-
-
 async def _body(request: Request) -> bytes:
     """What was sent, if it is JSON, not too much and not too slow."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -157,6 +152,8 @@ async def _body(request: Request) -> bytes:
                     raise HTTPException(413, f"The text is too long: a request may have {BODY:,} bytes.")
     except TimeoutError as error:
         raise HTTPException(408, "The text did not arrive in time; send it again.") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "The text was cut off; send it again.") from error
     return bytes(body)
 
 

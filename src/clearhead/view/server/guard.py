@@ -23,6 +23,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Of every answer. Nothing here allows another origin to read one."""
+LONGEST = 500
+"""How many characters a path may have; ours are short."""
 
 
 class Json(Response):
@@ -79,7 +81,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # which closes it
+            await send({"type": "websocket.close"})
+            return
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,6 +103,8 @@ class Guard:
             return sentence("This server is not asked under that name; use the address that it printed.", 421)
         if not secrets.compare_digest(token.encode(errors="replace"), self._token):
             return sentence("The address lacks the token; use the whole address that clearhead serve printed.", 403)
+        if len(scope["path"]) > LONGEST:
+            return sentence(f"The address is too long: it may have {LONGEST} characters.", 414)
         if scope["method"] not in ("GET", "HEAD") and origin not in (None, f"http://{host[0]}"):
             return sentence("This was asked from a page of somebody else, and is refused.", 403)
         return None

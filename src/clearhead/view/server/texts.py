@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.budget import in_words
-from clearhead.view.reports import Reports
+from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 
 COUNT = 12
@@ -33,7 +34,7 @@ class Stopped(Exception):
     """Ends the reading of a text, saying why."""
 
 
-Read = Callable[[str, tuple[str, ...], Reports, int], tuple[Scene, int]]
+Read = Callable[[str, tuple[str, ...], Progress, int], tuple[Scene, int]]
 """Has a model, by its name, read a text or a pair, within so many bytes of memory: what it saw, and what that takes."""
 
 
@@ -65,7 +66,7 @@ class Text:
     until: float = float("inf")
     stopped: bool = False
 
-    @property
+    @cached_property
     def title(self) -> str:
         """Its beginning."""
         return title(self.parts)

@@ -19,8 +19,12 @@ function held({ share, live }) {
 /** @param {Contents} contents @returns {HTMLElement} what is known of the run and of the page */
 export function factList(contents) {
   const precision = "Weights have 8 bits: off by 0.4 points at most.";
-  const told = { ...contents.facts, "In this page": held(contents), Precision: precision };
-  return element("dl", {}, ...Object.entries(told).map(([name, fact]) =>
+  return factsAsList({ ...contents.facts, "In this page": held(contents), Precision: precision });
+}
+
+/** @param {Record<string, string>} facts by their names @returns {HTMLElement} */
+export function factsAsList(facts) {
+  return element("dl", {}, ...Object.entries(facts).map(([name, fact]) =>
     element("div", {}, element("dt", {}, name), element("dd", { dir: "auto" }, fact))));
 }
 

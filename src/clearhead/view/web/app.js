@@ -1,6 +1,6 @@
 /** The page around the views: title, chooser of heads, the view itself, and what the page holds. */
 
-import { element } from "./dom.js";
+import { element, focused } from "./dom.js";
 import { counted } from "./numbers.js";
 import { SaveMenu } from "./save.js";
 import { State } from "./state.js";
@@ -25,7 +25,7 @@ export async function show(frame, payload) {
   const state = new State((wish) => settle(wish, payload), frame.address);
   const chooser = new Chooser(payload, state);
   const saving = new SaveMenu(root);
-  const stage = element("main", { class: "stage" });
+  const stage = element("main", { class: "stage", tabindex: -1 });
   const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
   root.replaceChildren(
     masthead(payload, state, frame, saving.root),
@@ -40,6 +40,7 @@ export async function show(frame, payload) {
   const update = async (place) => {
     const layer = await payload.layer(place.layer);
     if (place !== state.place) return; // One has gone on meanwhile.
+    const came = showing !== place.view && showing !== "";
     if (showing !== place.view) {
       mounted?.unmount();
       stage.replaceChildren();
@@ -51,6 +52,7 @@ export async function show(frame, payload) {
     chooser.update(place);
     mounted?.update(place, layer);
     saving.offer(mounted?.picture?.bind(mounted) ?? null, place, layer.entry.position);
+    if (came) arrive(root, stage);
     root.dataset.at = `#${state.address()}`;
   };
   const { gone } = frame;
@@ -75,10 +77,37 @@ function masthead(payload, state, frame, saving) {
       element("p", { class: "wordmark" }, "Clearhead"),
       element("h1", { dir: "auto" }, title),
       element("p", { class: "size" }, size.join(" · "))),
-    saving, themeButton(state, frame));
+    ...(frame.address.link ? [linkButton(frame.address.link)] : []), saving, themeButton(state, frame));
   const there = viewsOf(payload);
   if (Object.keys(there).length > 1) header.append(viewTabs(there, state));
   return header;
+}
+
+/** @param {() => string} link @returns {HTMLElement} a button that copies the address of this place */
+function linkButton(link) {
+  const button = element("button", { type: "button", class: "link" }, "Copy link");
+  button.title = "It opens just this place, for whoever has the page.";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(link());
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copy it from the address bar";
+    }
+    window.setTimeout(() => (button.textContent = "Copy link"), 3000);
+  });
+  return button;
+}
+
+/**
+ * Another view begins at its top, and has the keyboard if what had it is gone.
+ * @param {HTMLElement} root
+ * @param {HTMLElement} stage
+ */
+function arrive(root, stage) {
+  root.scrollTop = 0;
+  if (root.getBoundingClientRect().top < 0) root.scrollIntoView();
+  if (!root.contains(focused(root))) stage.focus({ preventScroll: true });
 }
 
 /**

@@ -31,7 +31,7 @@ import { statistic } from "./statistics.js";
 const SHOWN_FIRST = 100;
 
 /** What heads can be sorted by that is no statistic. @type {Record<string, {title: string, says: string}>} */
-export const ORDERS = {
+const ORDERS = {
   js_distance: {
     title: "rows differ",
     says: "Jensen–Shannon distance between a head’s rows: 0 the same, 1 no key in common",

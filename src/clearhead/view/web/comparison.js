@@ -1,8 +1,10 @@
 /** A comparison: all heads in a grid, and beside it what changed, or one head of both runs side by side. */
 
+import { factsAsList } from "./about.js";
 import { Beside, paired, roomier } from "./beside.js";
 import { Changes, offered, ranking, size, told } from "./changes.js";
 import { element } from "./dom.js";
+import { HeadGrid } from "./grid.js";
 import { counted, plain } from "./numbers.js";
 import { settle } from "./places.js";
 import { State } from "./state.js";
@@ -28,17 +30,33 @@ export async function showComparison({ root, themed, address }, contents, payloa
   const by = element("select", { id: "by" }, ...Object.keys(offered(contents)).map((name) =>
     element("option", { value: name }, told(name).title)));
   by.addEventListener("change", () => state.go({ by: by.value }));
-  const grid = gridOfHeads(contents, state);
+  const layers = byLayer(contents);
+  const grid = new HeadGrid(layers.map((heads, layer) =>
+    ({ name: String(layer), title: heads[0].name, heads: heads.length })), (spot) => state.go({ ...spot }));
   const changes = new Changes(contents, state);
   const stage = element("main", { class: "stage" });
   /** @type {Beside | null} */
   let beside = null;
 
+  /** @param {string} order */
+  const colour = (order) => {
+    const sizes = layers.map((heads) => heads.map((head) => size(head, order, contents)));
+    const largest = Math.max(...sizes.flat());
+    grid.colour(({ layer, head }) => {
+      const value = sizes[layer][head];
+      return value < 0 ? null : largest && value / largest;
+    }, ({ layer, head }) => {
+      const value = sizes[layer][head];
+      return `layer ${layer}, head ${head}: ${value < 0 ? "no number" : plain(value)}`;
+    });
+  };
+
   /** @param {Placed} place */
   const update = async (place) => {
     by.value = place.by;
     says.textContent = told(place.by).says;
-    grid.update(place);
+    colour(place.by);
+    grid.choose(place);
     if (root.dataset.view !== place.view) {
       beside?.unmount();
       beside = place.view in CHANGES ? null : new Beside(root, contents.names, payloads, state, place.view);
@@ -62,7 +80,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
     element("div", { class: "body comparison" },
       element("section", { class: "chooser", "aria-label": "All heads" },
         element("div", { class: "pick by" }, element("label", { for: "by" }, "Sorted by"), by), says, grid.root),
-      element("div", {}, stage, facts(contents.facts))));
+      element("div", {}, stage, element("section", { class: "about" }, factsAsList(contents.facts)))));
   /** @type {Promise<void>} */
   let first = Promise.resolve();
   state.follow((place) => {
@@ -71,48 +89,12 @@ export async function showComparison({ root, themed, address }, contents, payloa
   await first;
 }
 
-/** @param {Contents} contents @param {State} state */
-function gridOfHeads(contents, state) {
-  /** @type {Map<number, Head[]>} */
-  const layers = new Map();
-  for (const head of contents.heads) layers.set(head.layer, [...(layers.get(head.layer) ?? []), head]);
-  const root = element("div", { class: "heads", role: "grid", "aria-label": "All heads" });
-  root.style.setProperty("--heads", String(Math.max(...[...layers.values()].map((heads) => heads.length))));
-  /** @type {Map<Head, HTMLElement>} */
-  const cells = new Map();
-  for (const [layer, heads] of layers) {
-    const row = element("div", { role: "row" },
-      element("span", { role: "rowheader", title: heads[0].name }, String(layer)));
-    for (const head of heads) {
-      const cell = element("button", { type: "button", role: "gridcell" });
-      cell.addEventListener("click", () => state.go({ layer: head.layer, head: head.head }));
-      cells.set(head, cell);
-      row.append(cell);
-    }
-    root.append(row);
-  }
-  /** @param {Placed} place */
-  const update = (place) => {
-    const sizes = contents.heads.map((head) => size(head, place.by, contents));
-    const largest = Math.max(...sizes);
-    contents.heads.forEach((head, index) => {
-      const cell = /** @type {HTMLElement} */ (cells.get(head));
-      cell.style.setProperty("--heat", String(largest > 0 ? Math.max(0, sizes[index]) / largest : 0));
-      cell.toggleAttribute("data-none", sizes[index] < 0);
-      cell.setAttribute("aria-selected", String(head.layer === place.layer && head.head === place.head));
-      cell.title = `layer ${head.layer}, head ${head.head}: ${sizes[index] < 0 ? "no number" : plain(sizes[index])}`;
-    });
-  };
-  return { root, update };
-}
-
-/** @param {Record<string, string>} known */
-function facts(known) {
-  const list = element("dl");
-  for (const [name, value] of Object.entries(known)) {
-    list.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
-  }
-  return element("section", { class: "about" }, list);
+/** @param {Contents} contents @returns {Head[][]} its heads as [layer][head] */
+function byLayer({ heads }) {
+  /** @type {Head[][]} */
+  const layers = [];
+  for (const head of heads) (layers[head.layer] ??= [])[head.head] = head;
+  return layers;
 }
 
 /**

@@ -5,8 +5,9 @@ import { block } from "./start.js";
 /**
  * @typedef {object} Address where the place one is at is kept
  * @property {() => string} read "layer=3&head=2"
- * @property {(place: string) => void} write
+ * @property {(place: string, anew: boolean) => void} write `anew` if it is one that one may want to go back from
  * @property {(heard: () => void) => void} listen when somebody else has written
+ * @property {() => string} [link] that opens the same place elsewhere
  */
 
 /**
@@ -31,10 +32,17 @@ export function wholePage(root) {
     keys: document,
     address: {
       read: () => window.location.hash.slice(1),
-      write: (place) => window.history.replaceState(null, "", `#${place}`),
+      write: (place, anew) => remember(`#${place}`, anew),
       listen: (heard) => window.addEventListener("hashchange", heard),
+      link: () => window.location.href,
     },
   };
+}
+
+/** @param {string} address of the window from now on @param {boolean} anew whether the browser's Back leads from it */
+export function remember(address, anew) {
+  if (anew) window.history.pushState(null, "", address);
+  else window.history.replaceState(null, "", address);
 }
 
 /**

@@ -20,6 +20,7 @@
  * @property {LayerEntry[]} layers
  * @property {Record<string, (number | null)[][]>} statistics each as [layer][head]
  * @property {string[][]} texts lists of tokens
+ * @property {import("./views/product/vectors.js").Rotary} [rotary] how positions turn q and k, where that is known
  * @property {import("./views/report/plane.js").Likeness | null} [likeness] of the heads; null if they weren't compared
  * @property {({starts: number[], texts: string[]} | null)[]} [words] of each text, null where nobody can say
  * @property {(number[] | null)[]} [segments] the sentence of each token of each text, null where there is one only

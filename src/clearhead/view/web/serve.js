@@ -1,7 +1,7 @@
 /** The page of a server: texts are typed, read by a model while one watches, and looked at; several are kept. */
 
 import { Asking } from "./serve/asking.js";
-import { Server } from "./serve/server.js";
+import { Server, saidBy } from "./serve/server.js";
 import { Shelf } from "./serve/shelf.js";
 import { Showing } from "./serve/showing.js";
 import { element } from "./dom.js";
@@ -50,7 +50,7 @@ class Session {
     try {
       session = await this.#server.session();
     } catch (error) {
-      this.#say(String(error));
+      this.#say(saidBy(error));
       throw error;
     }
     const { models, texts, notice } = session;
@@ -82,7 +82,7 @@ class Session {
     try {
       await this.#server.remove(number);
     } catch (error) {
-      this.#say(String(error)); // It may be gone already.
+      this.#say(saidBy(error)); // It may be gone already.
     }
     const { texts } = await this.#server.session();
     if (this.#at === number) this.#at = texts[texts.length - 1]?.number ?? null;
@@ -91,7 +91,7 @@ class Session {
 
   /** @param {string} said */
   #say(said) {
-    this.#said.textContent = said.replace(/^Error: /, "");
+    this.#said.textContent = said;
     this.#said.hidden = !said;
   }
 }

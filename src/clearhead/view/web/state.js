@@ -20,6 +20,7 @@ export class State {
   #addressed;
   /** @type {number | undefined} */
   #writing;
+  #anew = false;
 
   /**
    * @param {(wish: Record<string, unknown>) => Placed} settle makes of any wish a place that there is
@@ -34,10 +35,15 @@ export class State {
 
   /** @param {Record<string, unknown>} change */
   go(change) {
+    const { view } = this.place;
     this.#move({ ...this.place, ...change });
+    this.#anew ||= this.place.view !== view;
     // Browsers ration changes of the address: one for a run of steps is enough.
     window.clearTimeout(this.#writing);
-    this.#writing = window.setTimeout(() => this.#addressed.write(this.address()), 100);
+    this.#writing = window.setTimeout(() => {
+      this.#addressed.write(this.address(), this.#anew);
+      this.#anew = false;
+    }, 100);
   }
 
   /** @returns {string} "layer=3&head=2": of all that is not null */

@@ -28,7 +28,7 @@ const KNOWN = {
   first_token: role("first token", "the text’s first token, the usual sink", "rests on the text’s first token"),
   self_token: role("self", "the query’s own token", "looks at the token itself"),
   duplicate_token: role("duplicate token", "earlier same tokens", "finds earlier copies of the token"),
-  induction: role("induction", "the token after each earlier same token", "copies from earlier repeats"),
+  induction: role("induction", "the token after each earlier same token", "looks at what followed earlier repeats"),
   induction_before: role(
     "induction, −1", "the token before each earlier same token", "looks at what stood before earlier repeats"),
   delimiter: role("delimiter", "the nearest other delimiter", "looks at the nearest stop or comma"),
@@ -63,6 +63,9 @@ export function named(table) {
   const roles = names.filter((name) => name + UNIFORM in table);
   return { roles, others: names.filter((name) => !roles.includes(name) && !name.endsWith(UNIFORM)) };
 }
+
+/** @param {Record<string, (number | null)[][]>} table @returns {string[]} all roles, those too that the text gave no chance */
+export const rolesIn = (table) => Object.keys(table).filter((name) => name + UNIFORM in table);
 
 /**
  * What a uniform head would score.
@@ -103,6 +106,9 @@ export function played(table, role, layer, head) {
   return { role, layer, head, value, chance, beyond: chance < 1 ? (value - chance) / (1 - chance) : 0 };
 }
 
+/** @param {Played | null} played @returns {boolean} */
+export const clearly = (played) => played !== null && played.beyond >= CLEARLY;
+
 /**
  * @param {Record<string, (number | null)[][]>} table
  * @param {string} role
@@ -133,7 +139,7 @@ export function habits(table, layer, head) {
  * @returns {Played | null}
  */
 export function habit(table, layer, head) {
-  const clear = habits(table, layer, head).filter(({ beyond }) => beyond >= CLEARLY);
+  const clear = habits(table, layer, head).filter(clearly);
   return clear.find((one) => one.role !== "first_token") ?? clear[0] ?? null;
 }
 

@@ -1,6 +1,7 @@
 /** The form: a text or a pair of texts, and which model is to read it. */
 
 import { element } from "../dom.js";
+import { saidBy } from "./server.js";
 
 export class Asking {
   #text = element("textarea", { id: "text", rows: 5, required: true, spellcheck: "false", dir: "auto" });
@@ -30,8 +31,9 @@ export class Asking {
       const pair = this.#second.value.trim() ? [this.#second.value] : [];
       try {
         await ask(this.#model.value, [this.#text.value, ...pair]);
+        this.#text.value = this.#second.value = "";
       } catch (error) {
-        this.#said.textContent = String(error).replace(/^Error: /, "");
+        this.#said.textContent = saidBy(error);
         this.#said.hidden = false;
       } finally {
         this.#button.disabled = false;
@@ -49,6 +51,6 @@ export class Asking {
     }
     const appears = shown && this.root.hidden;
     this.root.hidden = !shown;
-    if (appears) this.#text.select(); // The last one, to be changed a little or typed over.
+    if (appears) this.#text.focus();
   }
 }

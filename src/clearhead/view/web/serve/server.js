@@ -41,6 +41,9 @@ export class Server {
   }
 }
 
+/** @param {unknown} error @returns {string} its sentence */
+export const saidBy = (error) => String(error).replace(/^Error: /, "");
+
 /** @param {string} path beside the page @param {RequestInit} [options] @returns {Promise<Response>} */
 async function asked(path, options) {
   let answer;

@@ -1,10 +1,11 @@
 /** A text of the session: how far it is while the model reads it, then its page, with blocks made on demand. */
 
 import { element } from "../dom.js";
-import { measure } from "../frame.js";
+import { measure, remember } from "../frame.js";
 import { counted } from "../numbers.js";
 import { Payload } from "../payload.js";
 import { show } from "../app.js";
+import { saidBy } from "./server.js";
 
 /** @typedef {import("./server.js").Told} Told */
 
@@ -69,6 +70,8 @@ export class Showing {
     this.#shown = number;
     this.#gone = new AbortController();
     const { signal } = this.#gone;
+    const place = this.#places.get(number);
+    if (inAddress(number) === null) remember(`#text=${number}${place ? `&${place}` : ""}`, true);
     const root = element("div", { class: "page", "data-number": number });
     this.root.replaceChildren(root);
     measure(root);
@@ -78,7 +81,7 @@ export class Showing {
       await show(this.#frame(root, number, signal), new Payload(contents, {
         has: () => true,
         packed: (name) => this.#server.block(number, name).catch((error) => {
-          if (!signal.aborted) this.#say(String(error));
+          if (!signal.aborted) this.#say(saidBy(error));
           throw error;
         }),
       }));
@@ -103,28 +106,24 @@ export class Showing {
    * @returns {import("../frame.js").Frame}
    */
   #frame(root, number, gone) {
-    const inAddress = () => {
-      const said = new URLSearchParams(window.location.hash.slice(1));
-      return said.get("text") === String(number) ? String(said) : null;
-    };
     return {
       root,
       themed: document.documentElement,
       keys: document,
       address: {
         read: () => {
-          const place = new URLSearchParams(inAddress() ?? this.#places.get(number));
+          const place = new URLSearchParams(inAddress(number) ?? this.#places.get(number));
           if (this.#theme) place.set("theme", this.#theme);
           return String(place);
         },
-        write: (place) => {
+        write: (place, anew) => {
           if (gone.aborted) return;
           this.#places.set(number, place);
           this.#theme = new URLSearchParams(place).get("theme");
-          window.history.replaceState(null, "", `#text=${number}&${place}`);
+          remember(`#text=${number}&${place}`, anew);
         },
         listen: (heard) => window.addEventListener("hashchange", () => {
-          const place = inAddress();
+          const place = inAddress(number);
           if (place === null) return;
           this.#places.set(number, place);
           heard();
@@ -133,4 +132,10 @@ export class Showing {
       gone,
     };
   }
+}
+
+/** @param {number} number of a text @returns {string | null} the place in it that the window's address tells, if it does */
+function inAddress(number) {
+  const said = new URLSearchParams(window.location.hash.slice(1));
+  return said.get("text") === String(number) ? String(said) : null;
 }

@@ -165,6 +165,14 @@ export class Column {
       [from, to] = seen();
     }
     this.#box.scrollTop = (position + this.#offset + 0.5) * ROW - (from + to) / 2;
+    this.#intoWindow("center");
+  }
+
+  /** Of a text that stands there whole the window is what scrolls. @param {"center" | "nearest"} block */
+  #intoWindow(block) {
+    const row = this.#rows.get(this.#active);
+    const { top = 0, bottom = 0 } = row?.getBoundingClientRect() ?? {};
+    if (top < 0 || bottom > window.innerHeight) row?.scrollIntoView({ block });
   }
 
   /** @param {number} position */
@@ -204,6 +212,7 @@ export class Column {
     const { scrollTop, clientHeight } = this.#box;
     if (top < scrollTop + ROW) this.#box.scrollTop = top - ROW;
     else if (top + 2 * ROW > scrollTop + clientHeight) this.#box.scrollTop = top + 2 * ROW - clientHeight;
+    this.#intoWindow("nearest");
   }
 }
 

@@ -11,6 +11,9 @@ import { Tools } from "./tools.js";
 import { sidesOf } from "./units.js";
 import { Weights } from "./weights.js";
 
+/** A text of so many rows stands there whole, with no box to scroll in. */
+const WHOLE = 100;
+
 /** @typedef {import("../payload.js").Layer} Layer */
 /** @typedef {import("../state.js").Placed} Placed */
 /** @typedef {import("./lines.js").Pointed} Pointed */
@@ -92,6 +95,7 @@ class HeadView {
     if (sides !== before?.sides) {
       const rows = Math.max(sides.keys.count, sides.offset + sides.queries.count);
       this.#box.style.setProperty("--rows", String(rows));
+      this.#box.classList.toggle("whole", rows <= WHOLE);
       this.#queries.fill(sides.queries.texts, sides.offset);
       this.#keys.fill(sides.keys.texts, 0);
       this.#pointed = null;

@@ -38,6 +38,8 @@ export class Lines {
   #few = null;
   /** @type {Map<string, HTMLCanvasElement>} */
   #drawn = new Map();
+  /** @type {HTMLCanvasElement[]} to be drawn on again; a new one is megabytes, slow to get and to clear away */
+  #spare = [];
   /** @type {string[]} of the heads, in the present theme */
   #colours = [];
   #waiting = 0;
@@ -82,11 +84,16 @@ export class Lines {
   /** @param {string} kind of the sheets */
   #forget(kind) {
     for (const [name, canvas] of this.#drawn) {
-      if (!name.startsWith(kind)) continue;
-      canvas.remove();
-      this.#drawn.delete(name);
+      if (name.startsWith(kind)) this.#drop(name, canvas);
     }
     delete this.#place.dataset.drawn;
+  }
+
+  /** @param {string} name @param {HTMLCanvasElement} canvas */
+  #drop(name, canvas) {
+    canvas.remove();
+    this.#drawn.delete(name);
+    this.#spare.push(canvas);
   }
 
   /** @returns {Line[]} those that are in sight, and not too faint */
@@ -107,9 +114,7 @@ export class Lines {
     const bands = this.#bands(tall);
     for (const [name, canvas] of this.#drawn) {
       canvas.hidden = few !== null && !few.has(name); // the others come back when one points at nothing
-      if (bands.has(name) || few?.has(name)) continue;
-      canvas.remove();
-      this.#drawn.delete(name);
+      if (!bands.has(name) && !few?.has(name)) this.#drop(name, canvas);
     }
     const wanted = few ?? bands;
     let lines = 0;
@@ -154,13 +159,15 @@ export class Lines {
   /** @param {string} name @param {Sheet} sheet @param {number} width @returns {number} how many lines */
   #draw(name, { top, height, lines }, width) {
     const scale = window.devicePixelRatio;
-    const canvas = element("canvas");
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
+    const size = { width: Math.round(width * scale), height: Math.round(height * scale) };
+    const canvas = this.#spare.pop() ?? element("canvas");
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.clearRect(0, 0, width + 1, height + 1);
+    canvas.hidden = false;
     canvas.style.top = `${top}px`;
     canvas.style.height = `${height}px`;
-    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    pen.scale(scale, scale);
     pen.lineCap = "round";
     const drawn = lines();
     for (const { from, to, weight, head } of drawn) {

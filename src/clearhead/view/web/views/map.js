@@ -2,19 +2,20 @@
 
 import { colours, heatScale } from "../colours.js";
 import { element } from "../dom.js";
-import { counted, percent } from "../numbers.js";
 import { Camera } from "./map/camera.js";
 import { Outline } from "./map/outline.js";
-import { NUMBERED, cellNumbers, paintOutline, paintRulers, paintSeen, paintTiles } from "./map/paint.js";
+import { mapLegend, mapRemark } from "./map/legend.js";
+import { paintCross, paintMap, paintRulers } from "./map/paint.js";
 import { Palette } from "./map/palette.js";
 import { mapDrawing } from "./map/drawing.js";
 import { mapGestures } from "./map/gestures.js";
-import { fine, readout } from "./map/readout.js";
+import { asHeld, settleMap, spotOf } from "./map/place.js";
+import { mapInvitation, readout } from "./map/readout.js";
 import { CELLS, Tiles } from "./map/tiles.js";
 
 /** @typedef {import("../payload.js").Layer} Layer */
 /** @typedef {import("../state.js").Placed} Placed */
-/** @typedef {{query: number, key: number}} Pair */
+/** @typedef {import("./map/place.js").Pair} Pair */
 
 /** Room for the rulers, px; less where there is little. */
 const RULER = 76;
@@ -230,7 +231,7 @@ class MapView {
     const again = pair && this.#held && this.#cell(pair).top === this.#cell(this.#held).top
       && this.#cell(pair).left === this.#cell(this.#held).left;
     this.#pointed = pair;
-    this.#context.state.go({ spot: pair && !again ? `${pair.query}.${pair.key}` : null });
+    this.#context.state.go(pair && !again ? asHeld(pair) : { spot: null });
   }
 
   /** @param {KeyboardEvent} event */
@@ -263,7 +264,7 @@ class MapView {
     const key = Math.min(Math.max(0, cell.left + step * across * side), columns - 1);
     this.#pointed = { query, key };
     this.#moved(() => this.#camera.reveal(query, key, side));
-    if (this.#held) this.#context.state.go({ spot: `${query}.${key}` });
+    if (this.#held) this.#context.state.go(asHeld({ query, key }));
   }
 
   /** The cell that a pair is drawn in. @param {Pair} pair @returns {import("./map/readout.js").Cell} */
@@ -302,108 +303,24 @@ class MapView {
     if (!layer || !pen || !wide) return;
     const [width, height] = [Math.round(wide * sharp), Math.round(high * sharp)];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const { paper, ink, muted, rule, low } = colours(this.#context.root);
-    const ruler = this.#ruler;
-    const camera = this.#camera;
     pen.setTransform(sharp, 0, 0, sharp, 0, 0);
-    pen.fillStyle = paper;
+    const colour = colours(this.#context.root);
+    pen.fillStyle = colour.paper;
     pen.fillRect(0, 0, wide, high);
-    pen.translate(ruler, ruler);
-
-    const right = Math.min(camera.width, camera.x(camera.columns));
-    const bottom = Math.min(camera.height, camera.y(camera.rows));
-    pen.save();
-    pen.beginPath();
-    pen.rect(0, 0, right, bottom);
-    pen.clip();
-    pen.fillStyle = low;
-    paintSeen(pen, camera, this.#outline, this.#head);
-    const drawn = paintTiles(pen, sharp, camera, this.#tiles, this.#palette);
-    pen.lineWidth = 1;
-    pen.strokeStyle = muted;
-    if (this.#outline) paintOutline(pen, camera, this.#outline, this.#head);
-    pen.font = "11px system-ui, sans-serif";
-    pen.textAlign = "center";
-    pen.textBaseline = "middle";
-    for (const { x, y, text, fill } of cellNumbers(camera, this.#tiles, this.#palette)) {
-      pen.fillStyle = fill;
-      pen.fillText(text, x, y);
-    }
+    pen.translate(this.#ruler, this.#ruler);
+    const drawn = paintMap(pen, sharp, this.#camera, this.#tiles, this.#palette, this.#outline, this.#head, colour);
     this.#side = drawn.side;
     this.#zoomed = drawn.zoom;
     const spot = this.#held ?? this.#pointed;
-    if (spot) this.#cross(pen, this.#cell(spot), right, bottom, ink);
-    pen.restore();
-    pen.strokeStyle = rule;
-    pen.strokeRect(0, 0, right, bottom);
-    paintRulers(pen, camera, layer, { ink, muted, size: ruler }, spot);
+    if (spot) paintCross(pen, this.#camera, this.#cell(spot), this.#held !== null, colour.ink);
+    paintRulers(pen, this.#camera, layer, { ...colour, size: this.#ruler }, spot);
 
     this.#tiles.fetch();
-    this.#note.textContent = this.#remark(drawn.why);
-    this.#scale(drawn.side);
+    this.#note.textContent = mapRemark(drawn.why, this.#context.payload.contents);
+    mapLegend(this.#legend, this.#palette, this.#camera, drawn.side);
     Object.assign(canvas.dataset, {
       drawn: `${this.#tiles.index}.${this.#head}`, side: drawn.side, why: [...drawn.why].sort().join(" "),
     });
-  }
-
-  /**
-   * The cross-hair: bands over the cell's row and column, and its frame.
-   * @param {CanvasRenderingContext2D} pen
-   * @param {import("./map/readout.js").Cell} cell
-   * @param {number} right
-   * @param {number} bottom
-   * @param {string} ink
-   */
-  #cross(pen, cell, right, bottom, ink) {
-    const camera = this.#camera;
-    const [x, y] = [camera.x(cell.left), camera.y(cell.top)];
-    const [w, h] = [(cell.right - cell.left) * camera.scale, (cell.bottom - cell.top) * camera.scale];
-    pen.strokeStyle = ink;
-    pen.globalAlpha = 0.55;
-    pen.lineWidth = 1;
-    pen.beginPath();
-    for (const at of w > 8 ? [x, x + w] : [x + w / 2]) {
-      pen.moveTo(at, 0);
-      pen.lineTo(at, bottom);
-    }
-    for (const at of h > 8 ? [y, y + h] : [y + h / 2]) {
-      pen.moveTo(0, at);
-      pen.lineTo(right, at);
-    }
-    pen.stroke();
-    pen.globalAlpha = 1;
-    pen.lineWidth = this.#held ? 2.5 : 1.5;
-    const room = Math.max(0, 7 - w) / 2;
-    pen.strokeRect(x - room, y - room, w + 2 * room, h + 2 * room);
-  }
-
-  /** @param {number} side */
-  #scale(side) {
-    const [low, high] = this.#palette.ends(side);
-    const numbered = side === 1 && this.#camera.scale >= NUMBERED;
-    const scale = `${side}${this.#palette.linear}${numbered}`;
-    if (this.#legend.dataset.scale === scale) return;
-    this.#legend.dataset.scale = scale;
-    const what = side > 1 ? `mean weight of ${side} × ${side} pairs`
-      : `weight of a pair${numbered ? ", in the cells in %" : ""}`;
-    this.#legend.replaceChildren(
-      this.#palette.linear ? "0" : `≤ ${fine(low)}`, element("span", { class: "ramp" }), fine(high),
-      element("span", { class: "map-what" }, what));
-  }
-
-  /** @param {Set<string>} why */
-  #remark(why) {
-    const { share, live } = this.#context.payload.contents;
-    const failed = "Finer tiles of this part could not be had: it is drawn from";
-    if (live && why.has("coarser")) return `${failed} coarser ones.`;
-    if (live && why.has("listed")) return `${failed} each query’s heaviest keys.`;
-    const all = "clearhead serve, or a page of a larger --budget, has all of it.";
-    if (why.has("listed")) {
-      const held = share ? `, ${percent(share.mean)} of the weight on average` : "";
-      return `This part is drawn from the heaviest keys of each query that this page holds${held}: ${all}`;
-    }
-    if (why.has("coarser")) return `This page holds no finer picture of this part: ${all}`;
-    return "";
   }
 
   /** Says in the margin what is pointed at, if that has changed. */
@@ -420,28 +337,9 @@ class MapView {
     margin.replaceChildren(...(cell
       ? readout(layer, this.#head, cell, this.#held !== null, (query, key) => {
         this.#moved(() => this.#camera.reveal(query, key, this.#side));
-        this.#context.state.go({ spot: `${query}.${key}` });
-      }) : this.#invitation(layer)));
+        this.#context.state.go(asHeld({ query, key }));
+      }) : mapInvitation(layer)));
   }
-
-  /** @param {Layer} layer @returns {HTMLElement[]} */
-  #invitation(layer) {
-    const { queries, keys } = layer;
-    return [
-      element("p", { class: "hint" }, "All of this head’s weights: each row is one of "
-        + `${counted(queries.length, "token")} that look, each column one of `
-        + `${counted(keys.length, "token")} looked at.`),
-      element("p", { class: "hint" }, "Point at a cell to read it. Drag to move, turn the wheel to come nearer; "
-        + "or use the arrow keys, + and −."),
-    ];
-  }
-}
-
-/** @param {string | null} spot "12.3" @returns {Pair | null} */
-function spotOf(spot) {
-  if (!spot) return null;
-  const [query, key] = spot.split(".").map(Number);
-  return { query, key };
 }
 
 /** @type {import("./index.js").View} */
@@ -449,21 +347,5 @@ export const mapView = {
   title: "Map",
   ofOneHead: true,
   mount: (context) => new MapView(context),
-  settle: (wish, place, payload) => {
-    const { layers, texts } = payload.contents;
-    const [rows, columns] = [texts[layers[place.layer].queries].length, texts[layers[place.layer].keys].length];
-    const within = (/** @type {unknown} */ value, /** @type {number} */ least, /** @type {number} */ most) => {
-      const number = value === null || value === undefined || value === "" ? NaN : Number(value);
-      return Number.isFinite(number) ? Math.min(Math.max(least, number), most) : null;
-    };
-    const zoom = within(wish.zoom, 1, Math.max(rows, columns));
-    const pair = /^(\d{1,9})\.(\d{1,9})$/.exec(String(wish.spot));
-    return {
-      x: zoom === null ? null : within(wish.x, 0, columns) ?? columns / 2,
-      y: zoom === null ? null : within(wish.y, 0, rows) ?? rows / 2,
-      zoom,
-      tone: wish.tone === "linear" ? "linear" : null,
-      spot: pair && Number(pair[1]) < rows && Number(pair[2]) < columns ? pair[0] : null,
-    };
-  },
+  settle: settleMap,
 };

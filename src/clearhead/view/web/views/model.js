@@ -4,17 +4,15 @@ import { colours } from "../colours.js";
 import { element } from "../dom.js";
 import { heatOver, scaleLine, statisticPicker } from "../heat.js";
 import { counted } from "../numbers.js";
-import { CLEARLY, capital, habit, named, played, statistic, toldInOrder } from "../statistics.js";
+import { capital, clearly, habit, named, played, statistic, toldInOrder } from "../statistics.js";
+import { WallControls, showsMaps } from "./model/controls.js";
 import { habitCards, headTold, paintThumbs } from "./model/habits.js";
-import { inLayers, inOrder } from "./model/layout.js";
-import { Thumbs } from "./model/thumbs.js";
+import { inLayers, inOrder, spotsOf } from "./model/layout.js";
+import { THUMB_CELLS, Thumbs } from "./model/thumbs.js";
 import { Wall } from "./model/wall.js";
 
 /** @typedef {import("../state.js").Placed} Placed */
 /** @typedef {import("./model/layout.js").Spot} Spot */
-
-const MAP_CELLS = 32;
-const WALL_ORDERS = { layers: "by layer", strength: "strongest first", role: "by what they do" };
 
 class ModelView {
   #context;
@@ -104,13 +102,13 @@ class ModelView {
     const [only, order] = [place.only === "1", place.order ?? "layers"];
     const heat = by ? heatOver(by, statistics[by]) : null;
     const shownHeat = maps && order === "role" ? null : heat; // its tiles tell of the role that they stand under
-    const spots = layers.flatMap(({ heads }, layer) => Array.from({ length: heads }, (_, head) => ({ layer, head })));
+    const spots = spotsOf(layers);
     /** @param {Spot} spot */
-    const kept = ({ layer, head }) => !only || isClear(statistics, by, layer, head);
+    const kept = ({ layer, head }) => !only || clearly(played(statistics, by, layer, head));
     const layout = order === "layers"
-      ? inLayers(layers.map(({ heads }) => heads), layers.map(({ position }) => String(position)), width, MAP_CELLS)
+      ? inLayers(layers.map(({ heads }) => heads), layers.map(({ position }) => String(position)), width, THUMB_CELLS)
       : inOrder(order === "role" ? byRole(statistics, spots.filter(kept)) : [["", strongestFirst(heat, spots.filter(kept))]],
-        width, MAP_CELLS);
+        width, THUMB_CELLS);
     this.#wall.show({
       layout, maps, kept,
       heat: shownHeat ? ({ layer, head }) => shownHeat.of(statistics[by][layer][head]) : null,
@@ -167,81 +165,18 @@ class ModelView {
   }
 }
 
-/** What the wall shows, in which order, and which heads. */
-class WallControls {
-  #payload;
-  #by;
-  #order;
-  #only = element("input", { type: "checkbox" });
-  #onlySays = element("span");
-  #kinds;
-
-  /** @param {import("./index.js").Context} context */
-  constructor({ payload, state }) {
-    this.#payload = payload;
-    this.#by = statisticPicker(payload, state, { "aria-label": "Statistic", class: "wall-by" });
-    const roles = named(payload.contents.statistics).roles.length > 0;
-    const orders = Object.entries(WALL_ORDERS).filter(([order]) => roles || order !== "role");
-    this.#order = element("select", { "aria-label": "Order" },
-      ...orders.map(([value, text]) => element("option", { value }, text)));
-    this.#order.addEventListener("change", () => state.go({ order: this.#order.value }));
-    this.#only.addEventListener("change", () => state.go({ only: this.#only.checked ? "1" : null }));
-    this.#kinds = Object.entries({ maps: "small maps", heat: "colours" }).map(([wall, text]) => {
-      const kind = element("button", { type: "button", "data-wall": wall }, text);
-      kind.addEventListener("click", () => state.go({ wall }));
-      return kind;
-    });
-    this.root = element("div", { class: "wall-controls" },
-      element("div", { class: "either", role: "group", "aria-label": "Tiles show" }, ...this.#kinds),
-      element("label", {}, element("span", {}, "Statistic"), this.#by),
-      element("label", {}, element("span", {}, "Order"), this.#order),
-      element("label", { class: "only" }, this.#only, this.#onlySays));
-  }
-
-  /** @param {Placed} place */
-  update(place) {
-    const { statistics } = this.#payload.contents;
-    this.#by.value = place.by;
-    this.#order.value = place.order ?? "layers";
-    this.#only.checked = place.only === "1";
-    const { roles } = named(statistics);
-    const isRole = roles.includes(place.by);
-    /** @type {HTMLElement} */ (this.#only.parentElement).hidden = !isRole;
-    if (isRole) {
-      const all = statistics[place.by].flatMap((row, layer) => row.map((_, head) => ({ layer, head })));
-      const clear = all.filter(({ layer, head }) => isClear(statistics, place.by, layer, head));
-      this.#onlySays.textContent = `only the ${clear.length} of ${counted(all.length, "head")} that do it clearly`;
-      this.#only.parentElement?.setAttribute("title",
-        `at least ${100 * CLEARLY} % of the way from a uniform head’s score to 100 %`);
-    }
-    const maps = showsMaps(place, this.#payload);
-    for (const kind of this.#kinds) {
-      kind.setAttribute("aria-pressed", String((kind.dataset.wall === "maps") === maps));
-      kind.disabled = kind.dataset.wall === "maps" && !this.#payload.has("thumbs-0");
-    }
-  }
-}
-
 /** @param {import("../payload.js").Payload} payload @returns {HTMLElement[]} what this is, for one who has never seen it */
 function lead({ contents: { layers, facts } }) {
   const heads = layers.reduce((sum, layer) => sum + layer.heads, 0);
   const reader = facts.Model ? ` of ${facts.Model.split(" (")[0]}` : "";
   return [
     element("p", { class: "lead" },
-      `This is how ${counted(heads, "attention head")}${reader} read the text above. A head is a habit of looking: ` +
+      `This is how ${counted(heads, "attention head")}${reader} read this text. A head is a habit of looking: ` +
       "for each token it says how much it looks at each other token."),
     element("p", { class: "hint" },
       "Each small square is one head: down, the tokens that look; across, the tokens looked at; " +
       "the stronger the colour, the more weight. Click one to see it from near."),
   ];
-}
-
-/** @param {Placed} place @param {import("../payload.js").Payload} payload */
-const showsMaps = (place, payload) => place.wall !== "heat" && payload.has("thumbs-0");
-
-/** @param {Record<string, (number | null)[][]>} table @param {string} role @param {number} layer @param {number} head */
-function isClear(table, role, layer, head) {
-  return (played(table, role, layer, head)?.beyond ?? 0) >= CLEARLY;
 }
 
 /** @param {Record<string, (number | null)[][]>} table @param {string} by @param {number} layer @param {number} head */

@@ -1,8 +1,7 @@
-/**
- * The patches view: the picture that a vision model read, twice: point at a patch in one and see in the other where it
- * looks. Where tokens lie in some other space, frames along a sound or nodes of a graph, a view like this one draws
- * them there: it needs `contents` to say where each token lies, as `image` does here, and `Tiles.row` for the weights.
- */
+/** The patches view: the picture that a vision model read, twice: point at a patch in one, see in the other where it looks. */
+
+// Where tokens lie in some other space, frames along a sound or nodes of a graph, a view like this one draws them there:
+// it needs `contents` to say where each token lies, as `image` does here, and `Tiles.row` for the weights.
 
 import { colours } from "../colours.js";
 import { element, svg, target } from "../dom.js";

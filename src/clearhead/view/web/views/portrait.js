@@ -1,7 +1,7 @@
 /** A head in numbers: its roles, each beside what a uniform head would score, and its other statistics. */
 
 import { element } from "../dom.js";
-import { named, statistic, uniform } from "../statistics.js";
+import { habit, named, statistic, uniform } from "../statistics.js";
 
 /** @typedef {Record<string, (number | null)[][]>} Table */
 
@@ -16,8 +16,11 @@ export function portrait(table, layer, head) {
   const made = element("div", { class: "portrait" });
   const bars = roles.map((role) => bar(role, table[role][layer][head], uniform(table, role, layer, head)));
   if (bars.length) {
+    const clear = habit(table, layer, head);
+    if (clear) made.append(element("p", { class: "does" }, `${statistic(clear.role).does}.`));
     made.append(element("dl", { class: "roles" }, ...bars),
-      element("p", { class: "note" }, "The mark is where a uniform head would be."));
+      element("p", { class: "note" }, "Each is the mean over the tokens that have something of the kind to look at, so " +
+        "that together they may be more than all. The mark is where a head would be that looks everywhere alike."));
   }
   const plain = others.flatMap((name) => {
     const value = table[name][layer][head];

@@ -4,17 +4,16 @@ import { colours } from "../colours.js";
 import { element, target } from "../dom.js";
 import { counted, percent, plain } from "../numbers.js";
 import { inside } from "../places.js";
-import { spelled, tokenText } from "../tokens.js";
-import { equation, signed } from "./equation.js";
-import { drawn } from "./strips.js";
-import { Vectors } from "./vectors.js";
+import { tokenText } from "../tokens.js";
+import { equation, signed } from "./product/equation.js";
+import { pairOf } from "./product/pair.js";
+import { drawn } from "./product/strips.js";
+import { HEAVIEST, fillList, keysListed, queriesListed, tokenList } from "./product/tokens.js";
+import { Vectors } from "./product/vectors.js";
 
 /** @typedef {import("../payload.js").Layer} Layer */
 /** @typedef {import("../state.js").Placed} Placed */
 
-const SHOWN = 400; // Of more tokens than these, those around the chosen one and the heaviest are listed.
-const AROUND = 30;
-const HEAVIEST = 60;
 const LARGEST = 10;
 
 class ProductView {
@@ -23,7 +22,8 @@ class ProductView {
   #pair = element("p", { class: "pair", "aria-live": "polite" });
   #equation = element("div", { class: "equation" });
   #strips = element("div", { class: "strips" });
-  #order = element("button", { type: "button", class: "order" });
+  #why = element("p", { class: "hint" });
+  #order = element("div", { class: "switch order", role: "group", "aria-label": "Order of the dimensions" });
   #queries = tokenList("Queries, the tokens that look");
   #keys = tokenList("Keys that this query sees");
   #fewer = element("p", { class: "hint" });
@@ -41,11 +41,14 @@ class ProductView {
     this.#context = context;
     const { state } = context;
     this.#body = element("div", { class: "product" },
-      heading("Query", this.#queries), heading("Key", this.#keys, this.#fewer), this.#pair, this.#equation,
+      heading("Query", this.#queries), heading("Key", this.#keys, this.#fewer), this.#pair, this.#why, this.#equation,
       this.#order, this.#strips);
     context.stage.append(this.#title, this.#lacking, this.#body);
-    this.#order.addEventListener("click", () =>
-      state.go({ strips: state.place.strips === "size" ? null : "size" }));
+    for (const [title, strips] of /** @type {[string, string | null][]} */ ([["By dimension", null], ["Largest first", "size"]])) {
+      const button = element("button", { type: "button" }, title);
+      button.addEventListener("click", () => state.go({ strips }));
+      this.#order.append(button);
+    }
     this.#listen(this.#queries, (query) => ({ query, key: null }));
     this.#listen(this.#keys, (at) => ({ query: this.#shown?.query, key: null, at }));
     this.#size.observe(this.#strips);
@@ -72,7 +75,7 @@ class ProductView {
         : this.#elsewhere()));
       return;
     }
-    const { rotary } = /** @type {{rotary?: import("./vectors.js").Rotary}} */ (/** @type {any} */ (payload.contents));
+    const { rotary } = payload.contents;
     const turning = rotary?.of[place.layer] ?? null;
     const known = this.#row;
     if (known?.vectors !== vectors || known.query !== found.query) this.#row = rowOf(vectors, found.query);
@@ -99,10 +102,10 @@ class ProductView {
     const { layer, vectors, query, key, steps, weights, terms } = shown;
     const texts = { queries: layer.queries, keys: layer.keys };
     if (another) {
-      const around = near(query, layer.queries.length);
+      const around = queriesListed(query, layer.queries.length);
       fillList(this.#queries, around, texts.queries, layer.offset, query, null);
     }
-    const listed = some(weights, key);
+    const listed = keysListed(weights, key);
     fillList(this.#keys, listed, texts.keys, 0, key, weights);
     this.#fewer.textContent = listed.length < weights.size
       ? `Listed are the heaviest ${HEAVIEST} of ${counted(weights.size, "key")}, and those around this one.` : "";
@@ -116,7 +119,8 @@ class ProductView {
       element("span", { class: "step", "data-step": name, "data-value": exact },
         element("span", { class: "sum" }, sign ? element("i", {}, sign) : "", value),
         element("small", {}, says))));
-    this.#order.textContent = shown.bySize ? "In the order of dimensions" : "Largest products first";
+    this.#why.replaceChildren(...why(shown));
+    [...this.#order.children].forEach((button, n) => button.setAttribute("aria-pressed", String(shown.bySize === (n === 1))));
     this.#order.hidden = vectors.width === 0;
     this.#context.margin.replaceChildren(...this.#sum(shown));
     this.#context.margin.dataset.terms = String(terms.length);
@@ -128,9 +132,9 @@ class ProductView {
     const turning = terms.some(({ together }) => together !== null);
     const sorted = [...terms].sort((a, b) => Math.abs(b.here) - Math.abs(a.here));
     const rest = sorted.slice(LARGEST);
-    /** @param {import("./vectors.js").Term[]} some @param {"here" | "together"} which */
+    /** @param {import("./product/vectors.js").Term[]} some @param {"here" | "together"} which */
     const total = (some, which) => some.reduce((sum, term) => sum + (term[which] ?? term.here), 0);
-    /** @param {string} name @param {import("./vectors.js").Term[]} some @param {string} [part] */
+    /** @param {string} name @param {import("./product/vectors.js").Term[]} some @param {string} [part] */
     const line = (name, some, part = "term") => {
       const [here, together] = [total(some, "here"), total(some, "together")];
       const cells = turning ? [together, here - together, here] : [here];
@@ -200,96 +204,18 @@ function heading(name, ...parts) {
   return element("section", { class: "choice" }, element("h3", {}, name), ...parts);
 }
 
-/** @param {string} label */
-function tokenList(label) {
-  return element("div", { class: "token-list", role: "listbox", "aria-label": label });
-}
-
-/**
- * @param {HTMLElement} list
- * @param {number[]} positions
- * @param {string[]} texts
- * @param {number} offset
- * @param {number} chosen
- * @param {Map<number, number> | null} weights
- */
-function fillList(list, positions, texts, offset, chosen, weights) {
-  const chips = positions.map((position) => {
-    const weight = weights?.get(position);
-    const number = position + offset;
-    const told = weight === undefined ? "" : `, ${percent(Math.min(1, weight))}`;
-    const chip = element("span", { role: "option", "data-position": position, "aria-selected": position === chosen,
-      tabindex: position === chosen ? 0 : -1, "aria-label": `${number}: ${spelled(texts[position])}${told}`,
-      title: `${number}${told}` }, tokenText(texts[position]));
-    chip.setAttribute("aria-selected", String(position === chosen));
-    if (weight !== undefined) chip.style.setProperty("--weight", weight.toFixed(4));
-    return chip;
-  });
-  list.replaceChildren(...chips);
-  const at = chips[positions.indexOf(chosen)];
-  if (!at) return;
-  if (list.dataset.focus) at.focus({ preventScroll: true });
-  delete list.dataset.focus;
-  list.scrollTop = at.offsetTop - list.offsetTop - list.clientHeight / 2;
-}
-
-/** @param {number} position @param {number} count @returns {number[]} all, or those around it where there are many */
-function near(position, count) {
-  const all = count <= SHOWN;
-  const first = all ? 0 : Math.max(0, position - SHOWN / 4);
-  const last = all ? count : Math.min(count, position + SHOWN / 4);
-  return Array.from({ length: last - first }, (_, n) => first + n);
-}
-
-/** @param {Map<number, number>} weights @param {number} key @returns {number[]} all keys, or the heaviest and those around */
-function some(weights, key) {
-  const keys = [...weights.keys()];
-  if (keys.length <= SHOWN) return keys;
-  const heavy = [...weights].sort((a, b) => b[1] - a[1]).slice(0, HEAVIEST).map(([position]) => position);
-  const wanted = new Set([...heavy, ...keys.filter((other) => Math.abs(other - key) <= AROUND)]);
-  return keys.filter((position) => wanted.has(position));
-}
-
-/**
- * The pair that is asked for, or a telling one.
- * @param {Placed} place
- * @param {Layer} layer
- * @param {Vectors} vectors
- * @returns {{query: number, key: number} | null} null if nobody sees anybody
- */
-function pairOf(place, layer, vectors) {
-  const { head } = place;
-  if (place.query === null && place.key !== null) {
-    const looking = layer.column(head, place.key)[0];
-    if (looking) return { query: looking.position, key: place.key };
-  }
-  const query = place.query ?? telling(layer, head);
-  const keys = vectors.visible(query);
-  if (keys.includes(place.at)) return { query, key: place.at };
-  const heaviest = layer.row(head, query);
-  const key = (heaviest.find(({ position }) => isTelling(layer, query, position)) ?? heaviest[0])?.position ?? keys[0];
-  if (key !== undefined) return { query, key };
-  if (place.query === null) return null;
-  return pairOf({ ...place, query: null }, layer, vectors);
-}
-
-/** A key that is neither the sink nor the query itself. @param {Layer} layer @param {number} query @param {number} key */
-function isTelling(layer, query, key) {
-  return key > 0 && !(layer.entry.kind === "self" && key === query + layer.offset);
-}
-
-/** @param {Layer} layer @param {number} head @returns {number} the query that looks hardest at a telling key */
-function telling(layer, head) {
-  let [best, most] = [layer.queries.length - 1, 0];
-  layer.queries.forEach((_, query) => {
-    const row = head * layer.queries.length + query;
-    for (let at = layer.starts[row]; at < layer.starts[row + 1]; at++) {
-      if (layer.weights[at] > most && isTelling(layer, query, layer.positions[at])) {
-        [best, most] = [query, layer.weights[at]];
-      }
-    }
-  });
-  return best;
+/** Why the weight is as large as it is: how its score stands to the others'. @param {Shown} shown */
+function why({ layer, key, steps, row }) {
+  const others = row.filter(({ position }) => position !== key);
+  if (!others.length) return ["It sees no other key."];
+  const best = others.reduce((one, other) => (other.score > one.score ? other : one));
+  const [high, low] = steps.score >= best.score ? [steps.score, best.score] : [best.score, steps.score];
+  const above = Math.exp(high - low);
+  const times = `e^(${signed(high, 2)} − ${signed(low, 2)}) = ${above >= 1e6 ? "over a million times" : counted(Number(above.toPrecision(3)), "time")}`;
+  const token = element("span", {}, tokenText(layer.keys[best.position]), element("span", { class: "number" }, ` ${best.position}`));
+  return steps.score >= best.score
+    ? [`Its score is the highest, ${signed(high, 2)}. The next, `, token, `, has ${signed(low, 2)}: it weighs ${times} less.`]
+    : [`Its score is ${signed(low, 2)}. The highest, `, token, `, has ${signed(high, 2)}: it weighs ${times} as much.`];
 }
 
 /** What is shown of a query, whichever key. @param {Vectors} vectors @param {number} query */

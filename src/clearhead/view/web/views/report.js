@@ -4,7 +4,7 @@ import { caution, factList } from "../about.js";
 import { colours } from "../colours.js";
 import { element, svg, target } from "../dom.js";
 import { counted } from "../numbers.js";
-import { CLEARLY, capital, named, players, statistic, toldInOrder } from "../statistics.js";
+import { CLEARLY, capital, clearly, named, players, statistic, toldInOrder } from "../statistics.js";
 import { clusterList, headPlane } from "./report/plane.js";
 import { HeadTable } from "./report/table.js";
 
@@ -120,7 +120,7 @@ class ReportView {
     const lines = toldInOrder(roles).map((role) => {
       const playing = players(statistics, role);
       const { title, says, does, write } = statistic(role);
-      const clear = playing.filter(({ beyond }) => beyond >= CLEARLY).length;
+      const clear = playing.filter(clearly).length;
       const heads = playing.slice(0, STRONGEST_TOLD).map((one) => {
         const button = element("button", { type: "button" }, element("b", {}, this.#name(one)), ` ${write(one.value)}`);
         button.addEventListener("click", () => this.#open(one, role));
@@ -154,7 +154,7 @@ class ReportView {
       element("p", {}, likeness.verdict),
       element("div", { class: "alike" }, this.#drawn,
         element("div", {},
-          element("h3", {}, likeness.clusters.length ? "These do the same" : "None do the same"),
+          element("h3", {}, likeness.clusters.length ? "These look at the same tokens" : "No two look at the same tokens"),
           clusterList(likeness, (spot) => this.#name(spot), (spot) => this.#open(spot)),
           element("p", { class: "hint" },
             "A point is a head; those of early layers are faint, of late ones strong. Points that lie together look at " +

@@ -16,6 +16,8 @@ const EVEN = 3;
 /** From so many px a token on its weight is written into its cell. */
 export const NUMBERED = 30;
 
+const LETTERS = "11px system-ui, sans-serif";
+
 /**
  * @typedef {object} Drawn what a picture was made of
  * @property {number} zoom that of the tiles one would want
@@ -24,8 +26,55 @@ export const NUMBERED = 30;
  */
 
 /**
+ * The map, without its rulers.
  * @param {CanvasRenderingContext2D} pen whose origin is the map's corner, in px
  * @param {number} sharp how many dots a px has
+ * @param {Camera} camera
+ * @param {Tiles} tiles
+ * @param {Palette} palette
+ * @param {Outline | null} outline
+ * @param {number} head
+ * @param {Record<"muted" | "rule" | "low", string>} colour
+ * @returns {Drawn}
+ */
+export function paintMap(pen, sharp, camera, tiles, palette, outline, head, { muted, rule, low }) {
+  pen.save();
+  clipped(pen, camera);
+  pen.fillStyle = low;
+  paintSeen(pen, camera, outline, head);
+  const drawn = paintTiles(pen, sharp, camera, tiles, palette);
+  pen.lineWidth = 1;
+  pen.strokeStyle = muted;
+  if (outline) paintOutline(pen, camera, outline, head);
+  pen.font = LETTERS;
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  for (const { x, y, text, fill } of cellNumbers(camera, tiles, palette)) {
+    pen.fillStyle = fill;
+    pen.fillText(text, x, y);
+  }
+  pen.restore();
+  pen.strokeStyle = rule;
+  pen.lineWidth = 1;
+  pen.strokeRect(0, 0, ...mapEnd(camera));
+  return drawn;
+}
+
+/** @param {Camera} camera @returns {[number, number]} where the map ends on the screen, in px */
+function mapEnd(camera) {
+  return [Math.min(camera.width, camera.x(camera.columns)), Math.min(camera.height, camera.y(camera.rows))];
+}
+
+/** @param {CanvasRenderingContext2D} pen @param {Camera} camera */
+function clipped(pen, camera) {
+  pen.beginPath();
+  pen.rect(0, 0, ...mapEnd(camera));
+  pen.clip();
+}
+
+/**
+ * @param {CanvasRenderingContext2D} pen
+ * @param {number} sharp
  * @param {Camera} camera
  * @param {Tiles} tiles
  * @param {Palette} palette
@@ -81,13 +130,47 @@ export function paintSeen(pen, camera, outline, head) {
 }
 
 /** @param {CanvasRenderingContext2D} pen @param {Camera} camera @param {Outline} outline @param {number} head */
-export function paintOutline(pen, camera, outline, head) {
+function paintOutline(pen, camera, outline, head) {
   pen.beginPath();
   for (const [x0, y0, x1, y1] of outline.edges(camera, head)) {
     pen.moveTo(x0, y0);
     pen.lineTo(x1, y1);
   }
   pen.stroke();
+}
+
+/**
+ * The cross-hair: bands over the cell's row and column, and its frame.
+ * @param {CanvasRenderingContext2D} pen
+ * @param {Camera} camera
+ * @param {import("./readout.js").Cell} cell
+ * @param {boolean} held
+ * @param {string} ink
+ */
+export function paintCross(pen, camera, cell, held, ink) {
+  const [right, bottom] = mapEnd(camera);
+  const [x, y] = [camera.x(cell.left), camera.y(cell.top)];
+  const [w, h] = [(cell.right - cell.left) * camera.scale, (cell.bottom - cell.top) * camera.scale];
+  pen.save();
+  clipped(pen, camera);
+  pen.strokeStyle = ink;
+  pen.globalAlpha = 0.55;
+  pen.lineWidth = 1;
+  pen.beginPath();
+  for (const at of w > 8 ? [x, x + w] : [x + w / 2]) {
+    pen.moveTo(at, 0);
+    pen.lineTo(at, bottom);
+  }
+  for (const at of h > 8 ? [y, y + h] : [y + h / 2]) {
+    pen.moveTo(0, at);
+    pen.lineTo(right, at);
+  }
+  pen.stroke();
+  pen.globalAlpha = 1;
+  pen.lineWidth = held ? 2.5 : 1.5;
+  const room = Math.max(0, 7 - w) / 2;
+  pen.strokeRect(x - room, y - room, w + 2 * room, h + 2 * room);
+  pen.restore();
 }
 
 /**
@@ -126,6 +209,7 @@ export function cellNumbers(camera, tiles, palette) {
  */
 export function paintRulers(pen, camera, layer, { ink, muted, size }, spot) {
   const most = Math.floor((size - 12) / 6.5);
+  pen.font = LETTERS;
   pen.textBaseline = "middle";
   if (!legible(camera)) {
     pen.fillStyle = muted;

@@ -67,6 +67,17 @@ export function readout(layer, head, cell, held, go) {
   return made;
 }
 
+/** @param {Layer} layer @returns {HTMLElement[]} what stands there while nothing is pointed at */
+export function mapInvitation({ queries, keys }) {
+  return [
+    element("p", { class: "hint" }, "All of this head’s weights: each row is one of "
+      + `${counted(queries.length, "token")} that look, each column one of `
+      + `${counted(keys.length, "token")} looked at.`),
+    element("p", { class: "hint" }, "Point at a cell to read it. Drag to move, turn the wheel to come nearer; "
+      + "or use the arrow keys, + and −."),
+  ];
+}
+
 /** @param {string[]} texts @param {number} from @param {number} to @param {number} offset */
 function cellTokens(texts, from, to, offset) {
   const last = to - 1;

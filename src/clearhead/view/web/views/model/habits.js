@@ -2,14 +2,13 @@
 
 import { element } from "../../dom.js";
 import { counted } from "../../numbers.js";
-import { CLEARLY, capital, habits, players, statistic, toldInOrder } from "../../statistics.js";
+import { capital, clearly, habits, players, rolesIn, statistic, toldInOrder } from "../../statistics.js";
 import { drawThumb } from "./thumbs.js";
 
 /** @typedef {Record<string, (number | null)[][]>} Table */
 /** @typedef {import("../../payload.js").Payload} Payload */
 /** @typedef {import("./layout.js").Spot} Spot */
 
-const UNIFORM_ROLE = /_uniform$/;
 const HABITS_TOLD = 3;
 
 /**
@@ -18,11 +17,10 @@ const HABITS_TOLD = 3;
  * @returns {HTMLElement} a card a role
  */
 export function habitCards({ contents: { statistics, layers } }, events) {
-  const roles = Object.keys(statistics).filter((name) => UNIFORM_ROLE.test(name)).map((name) => name.replace(UNIFORM_ROLE, ""));
   const cards = element("ul", { class: "habits" });
   /** @type {string[]} */
   const never = [];
-  for (const role of toldInOrder(roles)) {
+  for (const role of toldInOrder(rolesIn(statistics))) {
     const playing = players(statistics, role);
     const { title, says, does, write } = statistic(role);
     if (!playing.length) {
@@ -30,7 +28,7 @@ export function habitCards({ contents: { statistics, layers } }, events) {
       continue;
     }
     const best = playing[0];
-    const clear = playing.filter(({ beyond }) => beyond >= CLEARLY).length;
+    const clear = playing.filter(clearly).length;
     const { layer, head, value, chance } = best;
     const name = `Layer ${layers[layer].position}, head ${head}`;
     const card = element("button", { type: "button", class: "habit", title: `${says}; opens this head` },

@@ -1,6 +1,6 @@
 /** The layout of the wall: where each head's tile lies, all layers in rows or columns, or heads in any order. */
 
-/** @typedef {{layer: number, head: number}} Spot a head */
+/** @typedef {import("../../grid.js").Spot} Spot */
 /** @typedef {{layer: number, head: number, x: number, y: number}} Tile */
 /** @typedef {{text: string, x: number, y: number, align: "left" | "center" | "right", heading?: boolean}} Label */
 
@@ -21,6 +21,10 @@ const TILE_NAME = 17;
 const TILE_HEADING = 40;
 const TILE_LARGEST = 64;
 const TILE_LEAST_ACROSS = 18;
+
+/** @param {{heads: number}[]} layers @returns {Spot[]} all heads, in the model's order */
+export const spotsOf = (layers) =>
+  layers.flatMap(({ heads }, layer) => Array.from({ length: heads }, (_, head) => ({ layer, head })));
 
 /**
  * Every layer and head, in a grid: layers from left to right if tiles have room so, else from the top down.

@@ -6,7 +6,7 @@ import { element } from "../../dom.js";
 /** @typedef {import("../../payload.js").Payload} Payload */
 
 /** The most cells across a picture; see thumbs.py. */
-const THUMB_CELLS = 32;
+export const THUMB_CELLS = 32;
 /** How many layers are asked for at a time. */
 const ASKED_AT_A_TIME = 4;
 

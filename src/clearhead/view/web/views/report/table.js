@@ -3,6 +3,7 @@
 import { element, target } from "../../dom.js";
 import { heatOver } from "../../heat.js";
 import { statistic } from "../../statistics.js";
+import { spotsOf } from "../model/layout.js";
 
 /** @typedef {import("../model/layout.js").Spot} Spot */
 /** @typedef {import("../../heat.js").Heat} Heat */
@@ -58,7 +59,7 @@ export class HeadTable {
     const { layers, statistics } = this.#contents;
     this.#columns = columns;
     this.#heats = Object.fromEntries(columns.map((name) => [name, heatOver(name, statistics[name])]));
-    this.#rows = layers.flatMap(({ heads }, layer) => Array.from({ length: heads }, (_, head) => ({ layer, head })));
+    this.#rows = spotsOf(layers);
     if (sort !== "head") {
       /** @param {Spot} spot */
       const value = ({ layer, head }) => statistics[sort][layer][head] ?? (rising ? Infinity : -Infinity);

@@ -1,12 +1,12 @@
 /** The strips: q, k and their product as bars, dimension by dimension, and the scores of the whole row. */
 
-import { svg } from "../dom.js";
-import { percent } from "../numbers.js";
-import { spelled } from "../tokens.js";
+import { svg } from "../../dom.js";
+import { percent } from "../../numbers.js";
+import { spelled } from "../../tokens.js";
 import { equation, signed } from "./equation.js";
 
-/** @typedef {import("./product.js").Shown} Shown */
-/** @typedef {ReturnType<typeof import("../colours.js").colours>} Palette */
+/** @typedef {import("../product.js").Shown} Shown */
+/** @typedef {ReturnType<typeof import("../../colours.js").colours>} Palette */
 /** @typedef {{name: string, says: string, bars: {value: number, told: string, beside?: number}[], tall: number}} Strip */
 
 const FONT = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";

@@ -1,10 +1,10 @@
-"""Reports: what a long work tells of itself while it lasts, to whoever shows it."""
+"""Progress: what a long work tells of itself while it lasts, to whoever shows it."""
 
 from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
-class Reports(Protocol):
+class Progress(Protocol):
     """Is told of each step; to end the work, it raises."""
 
     def begin(self, what: str, total: int | None = None) -> None:

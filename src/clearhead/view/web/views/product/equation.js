@@ -1,6 +1,6 @@
 /** The equation of a weight: from Σ q·k by scale, softcap and bias to the score, and by the softmax to the weight. */
 
-import { percent } from "../numbers.js";
+import { percent } from "../../numbers.js";
 
 /** @param {number} value @param {number} digits @returns {string} with a true minus, and never "−0.00" */
 export function signed(value, digits) {
