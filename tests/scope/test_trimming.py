@@ -25,10 +25,16 @@ def test_holes_between_what_is_kept_are_given_back():
     assert all(bool((x == 1).all()) for x in kept)
 
 
-def test_it_is_done_once_in_so_many_bytes(monkeypatch):
-    done = []
-    monkeypatch.setattr(trimming, "give_back", lambda: done.append(True))
+def test_it_is_done_where_the_process_has_grown_and_not_again_until_it_has_grown_more(monkeypatch):
+    held, done = [100], []
+    monkeypatch.setattr(trimming, "resident", lambda: held[0] * 2**20)
+    monkeypatch.setattr(trimming, "give_back", lambda: done.append(held[0]))
     trimmer = trimming.Trimmer()
-    for _ in range(16):
-        trimmer.keep(trimming.EVERY // 4)
-    assert len(done) == 4
+    for size in (100, 90, 120, 123, 123, 130, 160):
+        held[0] = size
+        trimmer.look()
+    assert done == [123, 160]
+
+
+def test_what_the_system_tells_is_what_the_process_holds():
+    assert abs(trimming.resident() - resident()) < 20e6

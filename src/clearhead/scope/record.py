@@ -187,7 +187,7 @@ class Record:
             step.call = step.keys = None
         else:
             self._put(step, call, sighting.v if self.values else None, layer, None if before is None else before.keys)
-            self._trimmer.keep(kept.bytes)
+        self._trimmer.look()
         sequence.append(step)
         if before is None:
             layer.sequences.append(sequence)

@@ -5,26 +5,37 @@ after every attention, often at the edge of a hole, so that the next large block
 """
 
 import ctypes
+import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-EVERY = 2**20
-"""After so many bytes of what is kept: it costs some milliseconds where there is much to give back."""
+ROOM = 2**25
+"""By so many bytes a process may grow before it is trimmed, which costs some milliseconds a time."""
 
 
 class Trimmer:
-    """Counts what is kept."""
+    """Watches how much a process holds, at the same point of one attention after another."""
 
     def __init__(self) -> None:
-        self._since = 0
+        self._least = sys.maxsize
 
-    def keep(self, size: int) -> None:
-        """So many bytes more are kept."""
-        self._since += size
-        if self._since >= EVERY:
-            self._since = 0
+    def look(self) -> None:
+        """Gives back what is free if the process has grown by more than `ROOM` since it held the least."""
+        held = resident()
+        if held > self._least + ROOM:
             give_back()
+            held = self._least = resident()
+        self._least = min(self._least, held)
+
+
+def resident() -> int:
+    """The bytes that this process holds in memory, where the system tells; else 0."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def give_back() -> None:
