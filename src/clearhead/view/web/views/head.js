@@ -1,23 +1,23 @@
 /** The head view: the text twice, and a line from each token to where this head looks. */
 
 import { element } from "../dom.js";
-import { asPins, countsBetween, headsOf, pinsOf, settleHead } from "./choices.js";
-import { Column } from "./column.js";
-import { drawing } from "./drawing.js";
-import { Lines, ROW } from "./lines.js";
-import { portrait } from "./portrait.js";
-import { invitation, reading } from "./reading.js";
-import { Tools } from "./tools.js";
-import { sidesOf } from "./units.js";
-import { Weights } from "./weights.js";
+import { asPins, countsBetween, headsOf, pinsOf, settleHead } from "./head/choices.js";
+import { Column } from "./head/column.js";
+import { drawing } from "./head/drawing.js";
+import { Lines, ROW } from "./head/lines.js";
+import { portrait } from "./head/portrait.js";
+import { invitation, reading } from "./head/reading.js";
+import { Tools } from "./head/tools.js";
+import { sidesOf } from "./head/units.js";
+import { Weights } from "./head/weights.js";
 
 /** A text of so many rows stands there whole, with no box to scroll in. */
 const WHOLE = 100;
 
 /** @typedef {import("../payload.js").Layer} Layer */
 /** @typedef {import("../state.js").Placed} Placed */
-/** @typedef {import("./lines.js").Pointed} Pointed */
-/** @typedef {import("./units.js").Sides} Sides */
+/** @typedef {import("./head/lines.js").Pointed} Pointed */
+/** @typedef {import("./head/units.js").Sides} Sides */
 
 /**
  * @typedef {object} Shown what stands in the columns and between them

@@ -1,6 +1,6 @@
 /** What the head view keeps in the address: further heads, pins, the least line, words, sentences. */
 
-import { inside } from "../places.js";
+import { inside } from "../../places.js";
 
 /** @typedef {import("./lines.js").Pointed} Pointed */
 
@@ -9,8 +9,8 @@ export const HEADS = 5;
 
 /**
  * @param {Record<string, unknown>} wish
- * @param {import("../state.js").Place} place
- * @param {import("../payload.js").Payload} payload
+ * @param {import("../../state.js").Place} place
+ * @param {import("../../payload.js").Payload} payload
  * @returns {Record<string, string | number | null>}
  */
 export function settleHead(wish, place, { contents }) {
@@ -32,10 +32,10 @@ export function settleHead(wish, place, { contents }) {
   };
 }
 
-/** @param {import("../state.js").Placed} place @returns {number[]} the heads that are shown, the chosen one first */
+/** @param {import("../../state.js").Placed} place @returns {number[]} the heads that are shown, the chosen one first */
 export const headsOf = (place) => [place.head, ...parted(place.also).map(Number)];
 
-/** @param {import("../state.js").Placed} place @returns {Pointed[]} the tokens that are pinned, the first one first */
+/** @param {import("../../state.js").Placed} place @returns {Pointed[]} the tokens that are pinned, the first one first */
 export function pinsOf({ query, key, pins }) {
   /** @type {Pointed[]} */
   const first = query !== null ? [{ side: "query", position: query }] : key !== null ? [{ side: "key", position: key }] : [];

@@ -1,8 +1,8 @@
 /** The head view as a drawing that stands alone, for a paper: the tokens in sight and the lines between them. */
 
-import { svg } from "../dom.js";
-import { colours } from "../colours.js";
-import { spelled } from "../tokens.js";
+import { svg } from "../../dom.js";
+import { colours } from "../../colours.js";
+import { spelled } from "../../tokens.js";
 import { stroke } from "./lines.js";
 
 /**

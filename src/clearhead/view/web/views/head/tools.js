@@ -1,11 +1,11 @@
 /** The tools above the columns: which heads, how strong a line must be, tokens or words, which sentences. */
 
-import { element } from "../dom.js";
-import { counted } from "../numbers.js";
+import { element } from "../../dom.js";
+import { counted } from "../../numbers.js";
 import { HEADS, headsOf } from "./choices.js";
 import { kindsOf } from "./kinds.js";
 
-/** @typedef {import("../state.js").Placed} Placed */
+/** @typedef {import("../../state.js").Placed} Placed */
 
 /** In per cent. */
 const STEPS = [0, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90];
@@ -22,7 +22,7 @@ export class Tools {
   #between = element("select", { "aria-label": "Between sentences" });
   #sentences = element("label", { class: "tool" }, "Sentences", this.#between);
 
-  /** @param {import("../payload.js").Payload} payload @param {import("../state.js").State} state */
+  /** @param {import("../../payload.js").Payload} payload @param {import("../../state.js").State} state */
   constructor({ contents }, state) {
     this.#state = state;
     this.#contents = contents;
@@ -48,7 +48,7 @@ export class Tools {
 
   /**
    * @param {Placed} place
-   * @param {import("../payload.js").Layer} layer
+   * @param {import("../../payload.js").Layer} layer
    * @param {import("./units.js").Sides} sides
    * @param {{shown: number, all: number}} lines
    */

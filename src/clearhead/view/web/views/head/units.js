@@ -51,8 +51,8 @@ export class Units {
  */
 
 /**
- * @param {import("../payload.js").Contents} contents
- * @param {import("../payload.js").Layer} layer
+ * @param {import("../../payload.js").Contents} contents
+ * @param {import("../../payload.js").Layer} layer
  * @param {boolean} inWords
  * @returns {Sides}
  */

@@ -1,8 +1,8 @@
 /** A column of tokens: each can be pointed at, pinned, walked to with the keyboard, and bear a weight of each head. */
 
-import { element, target } from "../dom.js";
-import { percent } from "../numbers.js";
-import { spelled, tokenText } from "../tokens.js";
+import { element, target } from "../../dom.js";
+import { percent } from "../../numbers.js";
+import { spelled, tokenText } from "../../tokens.js";
 import { ROW } from "./lines.js";
 
 const MARGIN = 12; // rows above and below what is in sight

@@ -1,7 +1,7 @@
 /** A head in numbers: its roles, each beside what a uniform head would score, and its other statistics. */
 
-import { element } from "../dom.js";
-import { habit, named, statistic, uniform } from "../statistics.js";
+import { element } from "../../dom.js";
+import { habit, named, statistic, uniform } from "../../statistics.js";
 
 /** @typedef {Record<string, (number | null)[][]>} Table */
 

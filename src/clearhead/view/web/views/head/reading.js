@@ -1,8 +1,8 @@
 /** The reading: a token's weights in numbers, heaviest first, heads side by side, and how much is not shown. */
 
-import { element } from "../dom.js";
-import { percent } from "../numbers.js";
-import { tokenText } from "../tokens.js";
+import { element } from "../../dom.js";
+import { percent } from "../../numbers.js";
+import { tokenText } from "../../tokens.js";
 
 /** @typedef {import("./lines.js").Pointed} Pointed */
 /** @typedef {import("./weights.js").Weights} Weights */
@@ -70,7 +70,7 @@ export function reading(pointed, read) {
 }
 
 /**
- * @param {import("../payload.js").Entry[][]} lists of each head
+ * @param {import("../../payload.js").Entry[][]} lists of each head
  * @returns {{position: number, weights: number[]}[]} heaviest first; NaN where a head lists none
  */
 function merged(lists) {

@@ -1,6 +1,6 @@
 /** The lines of the head view: from each query to its keys, as strong as the weight, drawn where one looks. */
 
-import { element } from "../dom.js";
+import { element } from "../../dom.js";
 
 /** @typedef {{side: "query" | "key", position: number}} Pointed a token or word that is pointed at or pinned */
 /** @typedef {import("./weights.js").Weights} Weights */

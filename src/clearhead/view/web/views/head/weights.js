@@ -1,6 +1,6 @@
 /** The weights of one head, as far as the page lists them: of its tokens, of its words, or between sentences. */
 
-/** @typedef {import("../payload.js").Entry} Entry */
+/** @typedef {import("../../payload.js").Entry} Entry */
 /** @typedef {import("./units.js").Units} Units */
 
 export class Weights {
@@ -20,7 +20,7 @@ export class Weights {
     this.rests = rests;
   }
 
-  /** @param {import("../payload.js").Layer} layer @param {number} head */
+  /** @param {import("../../payload.js").Layer} layer @param {number} head */
   static of(layer, head) {
     const count = layer.queries.length;
     const first = head * count;
