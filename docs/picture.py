@@ -13,7 +13,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-SIZE = 1280, 1000
+SIZE = 1280, 1280
 DRAWN = "return document.getElementById('clearhead')?.dataset.at !== undefined"
 SOON = "setTimeout(arguments[0], 800)"
 """What comes when it is in sight, as pictures of heads, has come by then."""
