@@ -26,8 +26,9 @@ class Trimmer:
         held = resident()
         if held > self._least + ROOM:
             give_back()
-            held = self._least = resident()
-        self._least = min(self._least, held)
+            self._least = resident()
+        else:
+            self._least = min(self._least, held)
 
 
 def resident() -> int:
