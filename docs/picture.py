@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 SIZE = 1280, 1280
-DRAWN = "return document.getElementById('clearhead')?.dataset.at !== undefined"
+DRAWN = "return document.querySelector('[data-at]') !== null"
 SOON = "setTimeout(arguments[0], 800)"
 """What comes when it is in sight, as pictures of heads, has come by then."""
 
@@ -30,13 +30,13 @@ def chromium() -> Iterator[Any]:
             yield chrome
 
 
-def take(chrome: Any, page: Path, place: str, picture: Path, size: tuple[int, int] = SIZE) -> None:
-    """A picture of a page at a place, in 256 colours, which its flat areas need no more than."""
+def take(chrome: Any, page: Path | str, place: str, picture: Path, size: tuple[int, int] = SIZE) -> None:
+    """A picture of a page, a file's or a server's, at a place, in 256 colours: its flat areas need no more."""
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     chrome.get("about:blank")
-    chrome.get(f"{page.resolve().as_uri()}#{place}")
+    chrome.get(f"{page.resolve().as_uri() if isinstance(page, Path) else page}#{place}")
     WebDriverWait(chrome, 20).until(lambda browser: browser.execute_script(DRAWN))
     chrome.execute_async_script(SOON)
     chrome.execute_script("scrollTo(0, 0)")

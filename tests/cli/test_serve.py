@@ -27,6 +27,7 @@ from clearhead.cli import serve as serving
 from clearhead.cli.serve import Reader
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import open_model
+from clearhead.view.server.texts import Texts
 
 SHELL = [sys.executable, "-m", "clearhead", "serve"]
 TEXT = "The cat sat on the mat because the cat was tired."
@@ -197,6 +198,25 @@ def test_a_port_that_is_taken_is_said() -> None:
         said = refused("--port", str(port))
     assert said == f"Error: --host 127.0.0.1 --port {port}: can't be listened to: {os.strerror(errno.EADDRINUSE)}."
     assert "can't be listened to" in refused("--host", "no.such.host.example.invalid")
+
+
+@pytest.mark.parametrize(
+    ("args", "models"),
+    [
+        ((), ("smollm2",)),
+        (("minilm",), ("minilm",)),
+        (("minilm", "smollm2", "--model", "minilm", "--model", "x"), ("minilm", "smollm2", "x")),
+    ],
+)
+def test_models_are_named_as_arguments_or_options(
+    monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], models: tuple[str, ...]
+) -> None:
+    offered = []
+    monkeypatch.setattr(serving, "Texts", lambda models, *rest: offered.append(models) or Texts(models, *rest))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    result = CliRunner().invoke(main, ["serve", *args])
+    assert result.exit_code == 0, result.output
+    assert offered == [models]
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def reach(browser: Any, side: str, position: int) -> Any:
     """Scrolls to a token of the head view, of which only those in sight are there, and finds it."""
     script = """const [side, position] = arguments;
         const first = document.querySelector(`.column.${side} [data-position]`);
-        const row = position + Number(first.querySelector('.number').textContent) - Number(first.dataset.position);
+        const row = position + parseFloat(first.style.top) / 26 - Number(first.dataset.position);
         const box = document.querySelector('.token-box');
         box.scrollTop = row * 26 - box.clientHeight / 2;"""
     browser.execute_script(script, side, position)

@@ -13,7 +13,7 @@ import torch
 import clearhead as ch
 from clearhead.view import page
 from clearhead.view.compared import Compared
-from tests.view.browsing import Open, at, find, press, texts, until
+from tests.view.browsing import Open, at, find, picture, press, texts, until
 
 NAMES = ("<base>", "tuned & more")
 LEFT, RIGHT, DOWN = "\ue012", "\ue014", "\ue015"
@@ -166,3 +166,57 @@ def test_runs_of_which_statistics_alone_were_kept_show_what_changed_alone(visit:
     browser = visit(ch.compare(*records).page(tmp_path / "compare.html"), "#view=head")
     assert at(browser).startswith("#view=changes&")
     assert not find(browser, ".tabs")
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("view", ["head", "map", "product"])
+def test_both_sides_are_saved_as_one_picture_each_under_its_name(opened: Open, view: str) -> None:
+    browser = opened(f"#view={view}&layer=1&head=3&query=7")
+    until(browser, lambda: len(find(browser, ".column.query .pointed, canvas[data-drawn], [data-strip=scores]")) == 2)
+    drawn = picture(browser)
+    sides = [group.findall(f"{SVG}svg") for group in drawn.findall(f"{SVG}g")]
+    assert [len(side) for side in sides] == [1, 1]
+    assert [group.findtext(f"{SVG}text") for group in drawn.findall(f"{SVG}g")] == list(NAMES)
+    left, right = (side[0] for side in sides)
+    for side in (left, right):
+        words = ["".join(text.itertext()).lower() for text in side.iter(f"{SVG}text")]
+        assert any(word.startswith(("layer 1, head 3", "layer 1 · head 3")) for word in words)
+    assert float(right.attrib["x"]) >= float(left.attrib["width"])  # beside, not upon it
+    assert float(drawn.attrib["width"]) == float(right.attrib["x"]) + float(right.attrib["width"])
+    named = [part.attrib["id"] for part in drawn.iter() if "id" in part.attrib]
+    assert len(named) == len(set(named)) == (2 if view == "head" else 0)
+    assert {part.attrib["clip-path"] for part in drawn.iter() if "clip-path" in part.attrib} == {
+        f"url(#{name})" for name in named
+    }
+
+
+@pytest.mark.browser
+def test_the_saved_lines_are_each_run_s_own(opened: Open, compared: Compared) -> None:
+    browser = opened("#view=head&layer=1&head=2&query=7")
+    until(browser, lambda: len(find(browser, ".lines[data-drawn]")) == 2)
+    sides = [group.find(f"{SVG}svg") for group in picture(browser).findall(f"{SVG}g")]
+    for side, record in zip(sides, (compared.a, compared.b), strict=True):
+        assert side is not None
+        shown = sorted(float(path.attrib["stroke-opacity"]) for path in side.iter(f"{SVG}path"))
+        row = record[1].rows([7], head=2)[0]
+        assert shown == pytest.approx(sorted((0.25 + 0.75 * row).tolist())[-len(shown) :], abs=5e-3)
+
+
+@pytest.mark.browser
+def test_what_changed_is_no_picture_and_has_no_button(opened: Open) -> None:
+    browser = opened()
+    assert not find(browser, ".save")[0].is_displayed()
+
+
+@pytest.mark.browser
+def test_a_picture_of_one_side_alone_is_refused_in_a_sentence(opened: Open) -> None:
+    """The page holds q and k of the clearest heads, which are not the same in both."""
+    browser = opened("#view=product&layer=1&head=2")
+    until(browser, lambda: len(find(browser, "[data-strip=scores]")) == 1)
+    browser.execute_script("document.querySelector('[data-kind=svg]').click()")
+    until(
+        browser, lambda: texts(browser, ".said") == ["It could not be saved. There is nothing to be seen of this head."]
+    )

@@ -151,6 +151,9 @@ def test_words_have_the_weights_that_python_sums(opened: Open, seen: Seen, head:
     expected = seen[LAYER].words(range(len(seen[LAYER].words([]).keys)), head)
     assert texts(browser, ".column.key .text") == [word.text for word in expected.keys]
     assert len(expected.keys) < len(seen[LAYER].keys())
+    # A word has its first token's number, which the map and the product of query and key have too.
+    assert texts(browser, ".column.key .number") == [str(word.start) for word in expected.keys]
+    assert texts(browser, ".column.query .number") == [str(word.start) for word in expected.queries]
     for n, word in enumerate(expected.queries):
         if word.text not in ("unbelievably", "uncomfortable", "cat"):
             continue
@@ -177,6 +180,7 @@ def test_a_word_that_was_begun_before_the_first_query_is_there_with_the_rest(vis
     assert texts(browser, ".column.query .text") == texts(browser, ".column.key .text") == ["unbelievable", "today"]
     point(browser, "query", 0)
     assert numbers(browser) == pytest.approx({0: 1.0}, abs=3 * STEP)
+    assert texts(browser, ".column.query .number") == texts(browser, ".column.key .number") == ["0", "3"]
     point(browser, "query", 1)
     assert numbers(browser) == pytest.approx({0: (0.6 + 0.6) / 2, 1: (0.4 + 0.4) / 2}, abs=3 * STEP)
 
@@ -359,6 +363,10 @@ def test_the_picture_shows_the_tokens_and_lines_in_sight(opened: Open, seen: See
     )
     words, lines, sound = told
     assert sound
+    *words, model, in_sight = words
+    tokens = len(seen[LAYER].keys())
+    assert (words[0], model) == (f"Layer {LAYER}, heads 5, 2", seen[LAYER].name)
+    assert in_sight == f"all {tokens} tokens"
     assert words[-2::-2][::-1][-2 * len(seen[LAYER].keys()) :] == 2 * seen[LAYER].keys()  # each with its number
     assert sorted(opacity for _, opacity in lines) == pytest.approx(sorted(0.25 + 0.75 * w for w in shown), abs=2e-3)
     assert len({colour for colour, _ in lines}) == 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import clearhead as ch
+from clearhead.scope.alike import Alike
 from clearhead.view import likeness as module
 from clearhead.view.likeness import likeness
 from clearhead.view.seen import Seen
@@ -26,6 +27,20 @@ def test_the_page_tells_what_alike_finds() -> None:
     assert torch.tensor(told["nearest"]) == pytest.approx(found.nearest, rel=1e-3)
     assert told["clusters"] == [[list(head) for head in cluster] for cluster in found.clusters()]
     assert told["verdict"] == found.verdict()
+    (a, b) = (found.heads.index((layer, head)) for layer, head in told["closest"])
+    assert found.distances[a, b] == found.nearest.min() and a != b
+
+
+def test_clusters_say_how_far_apart_their_members_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched()
+    found = seen.alike()
+    for threshold in (float(found.nearest.min()), float(found.nearest.median()), 1.0):
+        monkeypatch.setattr(Alike.clusters, "__defaults__", (threshold,))
+        told = likeness(seen)
+        assert len(told["clusters"]) == len(told["spans"]) > 0
+        for cluster, span in zip(told["clusters"], told["spans"], strict=True):
+            places = [found.heads.index((layer, head)) for layer, head in cluster]
+            assert span == pytest.approx(max(float(found.distances[a, b]) for a in places for b in places), rel=1e-3)
     assert told["kept"] == pytest.approx(found.layout[1], rel=1e-3)
 
 

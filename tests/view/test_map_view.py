@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,67 @@ def test_wheel_and_drag_zoom_and_move_and_the_link_opens_the_same_place(visit: O
     assert placed(again) == moved
     ActionChains(again).click(find(again, "canvas.map")[0]).perform()
     until(again, lambda: "spot" in at(again))
+
+
+@pytest.fixture
+def touch(browser: Any) -> Iterator[Callable[..., None]]:
+    """Fingers that move: each from one place to another."""
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
+
+    def move(*fingers: tuple[tuple[float, float], tuple[float, float]], steps: int = 12) -> None:
+        for step in range(steps + 1):
+            part = step / steps
+            points = [
+                {"x": x0 + part * (x1 - x0), "y": y0 + part * (y1 - y0), "id": n}
+                for n, ((x0, y0), (x1, y1)) in enumerate(fingers)
+            ]
+            kind = "touchMove" if step else "touchStart"
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            time.sleep(0.02)
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    yield move
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_one_finger_scrolls_past_the_map_two_move_it_and_a_tap_holds(
+    visit: Open, written: Path, touch: Callable[..., None]
+) -> None:
+    browser = visit(written, "#view=map&layer=0&head=0&zoom=300&x=600&y=600", width=360, height=640)
+    shown(browser, drawn="0.0")
+    assert "Two fingers move" in find(browser, ".map-fingers")[0].text
+    find(browser, "canvas.map")[0].location_once_scrolled_into_view  # noqa: B018
+    place, before = placed(browser), scrolled(browser)
+    x, y = middle(browser)
+    touch(((x, y + 60), (x, y - 140)))
+    until(browser, lambda: scrolled(browser) > before + 50)
+    assert placed(browser) == place
+
+    find(browser, "canvas.map")[0].location_once_scrolled_into_view  # noqa: B018
+    time.sleep(0.3)
+    before = scrolled(browser)
+    x, y = middle(browser)
+    touch(((x - 30, y), (x - 30, y - 60)), ((x + 30, y), (x + 30, y - 60)))
+    until(browser, lambda: placed(browser)["y"] > place["y"] + 20)
+    assert placed(browser)["zoom"] == pytest.approx(place["zoom"], rel=0.05)
+    assert scrolled(browser) == before
+    touch(((x - 20, y), (x - 80, y)), ((x + 20, y), (x + 80, y)))
+    until(browser, lambda: placed(browser)["zoom"] < place["zoom"] / 2)
+    assert scrolled(browser) == before
+    touch(((x, y), (x, y)), steps=1)
+    until(browser, lambda: "spot=" in at(browser))
+
+
+def scrolled(browser: Any) -> float:
+    return float(browser.execute_script("return window.scrollY"))
+
+
+def middle(browser: Any) -> tuple[float, float]:
+    """Of the map, on the screen."""
+    script = """const { x, y, width, height } = document.querySelector('canvas.map').getBoundingClientRect();
+        return [x + width / 2, y + height / 2]"""
+    x, y = browser.execute_script(script)
+    return x, y
 
 
 def test_where_no_tile_is_held_the_listed_keys_are_drawn_and_it_is_said(

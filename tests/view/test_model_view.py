@@ -163,7 +163,7 @@ def test_heads_are_sorted_filtered_and_coloured(visit: Open, written: Path) -> N
 
     browser = visit(written, "#layer=3&head=2&view=model")
     by, order = find(browser, ".wall-controls select")
-    Select(by).select_by_visible_text("induction")
+    Select(by).select_by_visible_text("Looks at what followed earlier repeats (induction)")
     until(browser, lambda: "by=induction" in at(browser))
     assert texts(browser, ".only")[0] == "only the 2 of 20 heads that do it clearly"
     find(browser, ".only input")[0].click()
@@ -183,6 +183,33 @@ def test_heads_are_sorted_filtered_and_coloured(visit: Open, written: Path) -> N
     find(browser, ".only input")[0].click()
     until(browser, lambda: drawn(browser) == LAYERS * HEADS)
     assert not texts(browser, ".missing")[0]
+
+
+def framed(browser: Any) -> bool:
+    """Whether the tile that the keyboard is at has a frame."""
+    script = "return getComputedStyle(document.querySelector('.tile-at')).boxShadow !== 'none'"
+    return bool(browser.execute_script(script))
+
+
+@pytest.mark.browser
+def test_no_head_is_framed_but_the_one_that_one_is_at(visit: Open, written: Path) -> None:
+    browser = visit(written, "#layer=0&head=0&view=model&by=induction")
+    assert framed(browser)
+    find(browser, ".only input")[0].click()  # which layer 0, head 0 is not among
+    until(browser, lambda: not framed(browser))
+    assert texts(browser, ".reading h2") == ["Layer 0, head 0"]
+    browser.execute_script("document.querySelector('.wall').focus()")
+    press(browser, RIGHT)
+    assert framed(browser) and cursor(browser).startswith(("layer 3, head 2", "layer 1, head 0"))
+
+
+@pytest.mark.browser
+def test_the_heads_that_do_it_clearly_are_shown_with_the_clearest_framed(visit: Open, written: Path) -> None:
+    browser = visit(written, "#layer=0&head=0&view=model")
+    find(browser, "[data-role=induction] .all-such")[0].click()
+    until(browser, lambda: "only=1" in at(browser) and "layer=3&head=2" in at(browser))
+    assert framed(browser) and cursor(browser).startswith("layer 3, head 2")
+    assert texts(browser, ".reading h2") == ["Layer 3, head 2"]
 
 
 @pytest.mark.browser

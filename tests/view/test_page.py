@@ -2,7 +2,10 @@
 
 import http.server
 import math
+import os
 import re
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -183,7 +186,8 @@ def test_the_statistic_that_is_chosen_colours_the_heads(opened: Open) -> None:
     script = """const cell = document.querySelector(`.heads [data-layer='${arguments[0]}']`);
         return getComputedStyle(cell).backgroundColor"""
     low, _, high = (browser.execute_script(script, layer) for layer in range(3))
-    Select(find(browser, "#by")[0]).select_by_visible_text("entropy")
+    assert "Looks at the token just before (previous token)" in texts(browser, "#by option")
+    Select(find(browser, "#by")[0]).select_by_visible_text("Spreads its look (entropy)")
     until(browser, lambda: "by=entropy" in at(browser))
     assert texts(browser, ".suggested button")[0].startswith("2·")
     assert low == high  # previous_token is alike in both
@@ -367,6 +371,21 @@ def test_the_pages_are_one_script_each_and_need_every_module() -> None:
     assert {module for script in scripts for module in re.findall(r"^// (\S+\.js)$", script, re.MULTILINE)} == modules
     left = [line for script in scripts for line in re.findall(r"^(?:import|export)\b.*", script, re.MULTILINE)]
     assert left == ["export default { render };"]  # for the notebook
+
+
+@pytest.mark.parametrize("entry", ["page.js", "compare.js", "serve.js", "widget.js"])
+def test_no_name_stands_twice_in_a_script(entry: str, tmp_path: Path) -> None:
+    """Of modules that became one; a browser would show nothing then. Node.js reads it as a browser does."""
+    node = shutil.which("node")
+    if node is None:
+        said = "Node.js is not here, which reads the scripts"
+        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
+    script = tmp_path / "bundle.mjs"
+    for twice in ("", "const settle = 0;\n"):
+        script.write_text(page.bundle(entry) + "\n" + twice)
+        read = subprocess.run([node, "--check", str(script)], capture_output=True, text=True, check=False)
+        assert ("has already been declared" in read.stderr) == bool(twice), read.stderr
+        assert bool(read.returncode) == bool(twice), read.stderr
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(

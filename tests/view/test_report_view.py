@@ -19,6 +19,8 @@ LIKENESS = {
     "nearest": [0.01, 0.01, 0.5, 0.52],
     "clusters": [[[0, 0], [0, 1]]],
     "kept": 0.42,
+    "spans": [0.012],
+    "closest": [[0, 0], [0, 1]],
     "threshold": 0.1,
     "verdict": "50% of 4 heads have another within a Jensen–Shannon distance of 0.1 (mean over 6 of 6 queries).",
 }
@@ -69,6 +71,14 @@ def percent(text: str) -> float:
 @pytest.mark.browser
 def test_the_table_has_every_head_sorted_and_only_rows_in_sight_exist(opened: Any, table: list[dict[str, Any]]) -> None:
     browser = opened()
+    assert not find(browser, ".table-box.scrolls")
+    assert sorted(rows(browser)) == list(range(20))
+    box = browser.execute_script(
+        "const b = document.querySelector('.table-box'); return b.scrollHeight - b.clientHeight"
+    )
+    assert box == 0  # nothing that takes the wheel
+    assert texts(browser, ".more-rows") == ["All 240 heads"]
+    find(browser, ".more-rows")[0].click()
     assert texts(browser, ".table-box thead th") == ["layer · head", "induction", "previous token"]
     assert find(browser, ".table-box [aria-sort=descending]")[0].text.startswith("induction")
     expected = sorted((row for row in table if not math.isnan(row["induction"])), key=lambda row: -row["induction"])
@@ -126,6 +136,7 @@ def test_heads_that_are_alike_are_points_and_a_list(opened: Any) -> None:
     browser = opened()
     assert LIKENESS["verdict"] in texts(browser, ".report-alike p")
     assert texts(browser, ".clusters button") == ["0·0", "0·1"]
+    assert texts(browser, ".clusters .apart") == ["0.0120 apart"]
     script = """return [...document.querySelectorAll('.plane circle')].map((point) =>
         [point.dataset.layer, point.dataset.head, point.getAttribute('cx'), point.getAttribute('cy')].map(Number))"""
     points = browser.execute_script(script)
@@ -159,6 +170,17 @@ def test_without_likeness_or_numbers_it_says_why(visit: Open, tmp_path: Path) ->
     browser = visit(bare, "#view=report")
     assert told["without"] in texts(browser, ".report-alike p")
     assert not find(browser, ".table-box")
+
+
+@pytest.mark.browser
+def test_heads_that_are_not_alike_are_told_with_the_nearest_two(visit: Open, tmp_path: Path) -> None:
+    likeness = LIKENESS | {"clusters": [], "spans": [], "nearest": [0.31, 0.31, 0.5, 0.52], "closest": [[1, 0], [2, 5]]}
+    apart = write(tmp_path / "apart.html", [layer(n) for n in range(3)], title="apart", likeness=likeness)
+    browser = visit(apart, "#view=report")
+    said = texts(browser, ".report-alike .hint")[0]
+    assert said.endswith("The nearest two are 1·0 and 2·5, 0.310 apart.")
+    find(browser, ".report-alike .hint button")[1].click()
+    until(browser, lambda: "view=head&layer=2&head=5" in at(browser))
 
 
 @pytest.mark.browser

@@ -222,3 +222,12 @@ def test_a_cell_that_is_cleared_lets_go_of_all_it_listened_to(visit: Open, tmp_p
     assert in_cell(browser, 0, "return cell.listeners()") > 0
     in_cell(browser, 0, "cell.leave()")
     assert in_cell(browser, 0, "return cell.listeners()") == 0
+
+
+@pytest.mark.browser
+def test_a_narrow_cell_in_a_wide_window_has_its_list_of_heads_folded(visit: Open, tmp_path: Path) -> None:
+    unfolded = "return root.querySelector('.overview').open"
+    for width, opens in (("600px", False), ("1300px", True)):
+        path = write(tmp_path / "cells.html", looked(0))
+        path.write_text(path.read_text().replace("body {", f"body {{ width: {width};", 1))
+        assert in_cell(visited(visit, path), 0, unfolded) == opens

@@ -18,7 +18,7 @@ from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope.budget import in_bytes
 from clearhead.scope.record import TOLERANCE
-from clearhead.view import export, terminal
+from clearhead.view import export, spelling, terminal
 from clearhead.view.fitting import BUDGET
 from clearhead.view.seen import Seen, watch
 
@@ -115,7 +115,7 @@ class Looked:
             out.print(terminal.Numbers(self.table, layer, head))
             hint = "--head 0 shows where the queries of one head look."
         if layer is not None and head is not None:
-            queries, keys = near.queries(), near.keys()
+            queries, keys = spelling.queries(near), spelling.keys(near)
             shown = range(max(len(queries) - QUERIES, 0), len(queries))
             out.print()
             out.print(terminal.Looks(queries, keys, near.rows(shown, head), shown))
@@ -137,7 +137,7 @@ class Looked:
         numbers = {
             "model": self.opened.name,
             "architecture": self.opened.architecture,
-            "tokens": seen[0].queries(),
+            "tokens": [spelling.legible(token) for token in spelling.queries(seen[0])],
             "layers": len(seen),
             "attentions_seen": seen.calls,
             "output_unchanged": self.changed is None or self.changed.is_rounding,

@@ -162,7 +162,7 @@ def _queries(layers: list[Layer], batch: int) -> Int[Tensor, " n"]:
 
 def _rows(layers: list[Layer], queries: Int[Tensor, " n"], batch: int) -> Iterator[Float[Tensor, "N Tk"]]:
     """For each query the rows of all heads, each row summing to 1."""
-    heads, Tk = sum(layer.heads for layer in layers), max(step.shape[3] for step in layers[0].steps)
+    heads, Tk = sum(layer.heads for layer in layers), layers[0].lengths[1]
     for some in queries.split(max(1, ROWS_AT_A_TIME // (heads * Tk))):
         rows = [layer.rows(some, batch=batch) for layer in layers]
         for n in range(len(some)):

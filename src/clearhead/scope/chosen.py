@@ -59,7 +59,7 @@ def same_text(one: Layer, other: Layer) -> bool:
 
 def _read(layer: Layer) -> tuple[str, int, int]:
     """Kind, queries and keys."""
-    return layer.kind, sum(step.shape[2] for step in layer.steps), max(step.shape[3] for step in layer.steps)
+    return layer.kind, *layer.lengths
 
 
 def _said(layer: Layer) -> str:

@@ -112,7 +112,7 @@ class Comparison:
         total, self.rows, self.of = torch.zeros(a.heads, dtype=torch.float64), 0, 0
         for n in range(len(a.sequences)):
             one, other = a.sequence(n), b.sequence(n)
-            Tk = max(step.shape[3] for step in one.steps)
+            _, Tk = one.lengths
             for batch in range(one.steps[0].shape[0]):
                 queries = (_counted(one, batch) & _counted(other, batch)).nonzero()[:, 0]
                 sample = queries[torch.linspace(0, len(queries) - 1, min(rows, len(queries))).long()]

@@ -109,6 +109,12 @@ class Layer:
         """H."""
         return self.steps[0].shape[1]
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tq and Tk of the sequence, however many calls read it: all their queries, and the keys of the last."""
+        steps = self._only
+        return sum(step.shape[2] for step in steps), max(step.shape[3] for step in steps)
+
     def sequence(self, n: int) -> "Layer":
         """What the layer showed of the n-th text alone."""
         if not -len(self.sequences) <= n < len(self.sequences):
@@ -141,8 +147,8 @@ class Layer:
     def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         steps = self._only
-        Tk = max(step.shape[3] for step in steps)
-        queries = indices(i, f"query i of {self.name}", sum(step.shape[2] for step in steps))
+        Tq, Tk = self.lengths
+        queries = indices(i, f"query i of {self.name}", Tq)
         parts, at, start = [steps[0].weights.rows([], head, batch)], [], 0
         for step in steps:
             here = ((queries >= start) & (queries < start + step.shape[2])).nonzero()[:, 0]

@@ -17,7 +17,7 @@ from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.scope.roles import ROLES
 from clearhead.scope.weights import indices
-from clearhead.view import draw, drawings
+from clearhead.view import draw, drawings, spelling
 from clearhead.view.thumbs import pictures
 
 LONGEST = 150
@@ -74,7 +74,7 @@ def _lines(
 ) -> drawings.Lines:
     one = _one(record, layer, sequence)
     (head,) = indices(head, "head", one.heads).tolist()
-    queries, keys = one.queries(batch), one.keys(batch)
+    queries, keys = spelling.queries(one, batch), spelling.keys(one, batch)
     down = range(len(queries))[rows or slice(None)]
     across = range(len(keys))[columns or slice(None)]
     if query is not None:
@@ -109,7 +109,7 @@ def _map(
 ) -> drawings.Map:
     region = record.map(layer, head, rows, columns, size, sequence=sequence, batch=batch)
     one = _one(record, layer, sequence)
-    queries, keys = one.queries(batch), one.keys(batch)
+    queries, keys = spelling.queries(one, batch), spelling.keys(one, batch)
     return drawings.Map(region, [queries[i] for i in region.rows], [keys[j] for j in region.columns])
 
 
@@ -157,7 +157,7 @@ def _product(
     else:
         parts = [f"score = {score:.2f}"]
     told = f"{',  '.join(parts)};  e^({score:.3f} − {lse:.3f}) = {weight:.1%}".translate(SIGNS)
-    texts = one.queries(batch)[i], one.keys(batch)[j]
+    texts = spelling.queries(one, batch)[i], spelling.keys(one, batch)[j]
     scores = row.double().cpu().numpy()
     return drawings.Product(q.numpy(), k.numpy(), scores, j, texts, _name(record, layer, head), told)
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from clearhead.errors import ClearheadError
-from clearhead.scope.alike import THRESHOLD, alike
+from clearhead.scope.alike import THRESHOLD, Alike, alike
 from clearhead.scope.chosen import Layered, same_text
 from clearhead.scope.layer import Layer
 from clearhead.view.contents import number
@@ -38,15 +40,32 @@ def likeness(seen: Layered, sequence: int = -1, batch: int = 0) -> dict[str, Any
     except ClearheadError as error:
         return {"without": str(error)}
     points, kept = found.layout
+    clusters = found.clusters()
     return {
         "heads": [list(head) for head in found.heads],
         "points": [[number(x), number(y)] for x, y in points.tolist()],
         "nearest": [number(distance) for distance in found.nearest.tolist()],
-        "clusters": [[list(head) for head in cluster] for cluster in found.clusters()],
+        "clusters": [[list(head) for head in cluster] for cluster in clusters],
+        "spans": [number(_span(found, cluster)) for cluster in clusters],
+        "closest": [list(head) for head in _closest(found)],
         "kept": number(kept),
         "threshold": THRESHOLD,
         "verdict": found.verdict(),
     }
+
+
+def _span(found: Alike, cluster: Sequence[tuple[int, int]]) -> float:
+    """How far apart the two of a cluster are that differ most."""
+    at = [found.heads.index(head) for head in cluster]
+    return float(found.distances[at][:, at].max())
+
+
+def _closest(found: Alike) -> list[tuple[int, int]]:
+    """The two heads that are most alike."""
+    n = int(found.nearest.argmin())
+    others = found.distances[n].clone()
+    others[n] = torch.inf
+    return [found.heads[n], found.heads[int(others.argmin())]]
 
 
 def _largest(layers: Sequence[Layer]) -> list[tuple[int, int, int]]:
@@ -59,4 +78,4 @@ def _largest(layers: Sequence[Layer]) -> list[tuple[int, int, int]]:
         else:
             found.append(n)
     most = max(groups, key=lambda group: sum(layers[n].heads for n in group))
-    return [(n, layers[n].heads, max(step.shape[3] for step in layers[n].steps)) for n in most]
+    return [(n, layers[n].heads, layers[n].lengths[1]) for n in most]

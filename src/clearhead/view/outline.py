@@ -30,7 +30,7 @@ def outlines(layers: Sequence[Layer], batch: int) -> list[dict[str, Any] | None]
         if of is None:
             of = number
             known.append((number, runs))
-        Tk = max(step.shape[3] for step in layer.steps)
+        _, Tk = layer.lengths
         drawn = runs.numel() <= MOST
         found.append({"layer": of if drawn else None, "says": says(runs, Tk, layer.kind)})
     return found

@@ -15,9 +15,9 @@ from clearhead.view.contents import contents
 from clearhead.view.image import on_page
 from clearhead.view.likeness import likeness
 from clearhead.view.outline import outline, outlines
-from clearhead.view.parts import as_read, key_ids, parts, query_ids, spelled
 from clearhead.view.payload import LayerView, pack
 from clearhead.view.rotary import told
+from clearhead.view.spelling import as_read, keys, queries, query_ids, words_and_sentences
 from clearhead.view.thumbs import thumbs
 from clearhead.view.tiles import tile
 from clearhead.view.tiles import worth_saving as finer_tiles
@@ -81,7 +81,7 @@ class Scene:
         self.batch = batch
         indices(batch, "batch", self.layers[0].steps[0].shape[0])
         self._seen, self._title, self._facts, self._sequence = seen, title, facts, sequence
-        self.image = None if image is None else on_page(image, _of_pictures(self.layers).steps[0].shape[3])
+        self.image = None if image is None else on_page(image, _of_pictures(self.layers).lengths[1])
         """The picture that the model read, and where its patches are."""
 
     @cached_property
@@ -107,7 +107,7 @@ class Scene:
             image=self.image,
             likeness=likeness(seen, self._sequence, self.batch),
         )
-        return known | parts(self.layers, self.batch, known["layers"], len(known["texts"]))
+        return known | words_and_sentences(self.layers, self.batch, known["layers"], len(known["texts"]))
 
     @cached_property
     def _heads(self) -> list[dict[str, Any]]:
@@ -142,10 +142,8 @@ class _Texts:
 
     def __init__(self, layer: Layer, batch: int):
         self.name, self.kind, self.heads = layer.name, layer.kind, layer.heads
-        asked = query_ids(layer, batch)
-        self.queries = spelled(layer, layer.queries(batch), asked)
-        self.keys = spelled(layer, layer.keys(batch), key_ids(layer, batch))
-        self.as_read = as_read(layer, self.queries, asked)
+        self.queries, self.keys = queries(layer, batch), keys(layer, batch)
+        self.as_read = as_read(layer, self.queries, query_ids(layer, batch))
 
 
 def view(layer: Layer, batch: int, most: int = MOST) -> LayerView:

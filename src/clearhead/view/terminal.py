@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from clearhead.view.spelling import legible
+
 HeadTable = Sequence[Mapping[str, Any]]
 
 MEANINGS = {
@@ -64,14 +66,14 @@ def title(column: str) -> str:
 
 
 def visible(token: str) -> str:
-    """A token's text with its spaces and line ends to be seen.
+    """A token's text with its spaces and line ends to be seen, and the bytes of what is less than a letter.
 
-    >>> visible(" the")
-    '·the'
+    >>> print(visible(" the"), visible("\\udcf0\\udc9f"))
+    ·the \\xf0\\x9f
     """
     for hidden, shown in ((" ", "·"), ("\n", "↵"), ("\t", "→"), ("\r", "←")):
         token = token.replace(hidden, shown)
-    return "".join(c if c.isprintable() else "�" for c in token) or "∅"
+    return "".join(c if c.isprintable() else "�" for c in legible(token)) or "∅"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import part_of
 from clearhead.scope.layer import Layer
 from clearhead.view.payload import STEPS
-from clearhead.view.tiles import lengths
 
 SIDE = 32
 """A picture has so many rows and columns of cells, or one a token where there are fewer tokens."""
@@ -41,7 +40,7 @@ def pictures(layer: Layer, batch: int) -> UInt8[np.ndarray, "H height width"]:
 
 def _shares(layer: Layer, batch: int) -> Float[Tensor, "H height width"]:
     """s of every cell. One pass over the scores; a text that was read in several calls is taken row by row."""
-    Tq, Tk = lengths(layer)
+    Tq, Tk = layer.lengths
     height, width = min(Tq, SIDE), min(Tk, SIDE)
     keys = (torch.arange(Tk) * width // Tk).bincount(minlength=width)
     if len(layer.steps) == 1:

@@ -27,11 +27,6 @@ def deepest(queries: int, keys: int) -> int:
     return max(0, (max(queries, keys, 1) - 1) // SIDE).bit_length()
 
 
-def lengths(layer: Layer) -> tuple[int, int]:
-    """Tq and Tk of the whole text, however many calls read it."""
-    return sum(step.shape[2] for step in layer.steps), max(step.shape[3] for step in layer.steps)
-
-
 @torch.no_grad()
 def tile(layer: Layer, batch: int, head: int, zoom: int, y: int, x: int) -> bytes:
     """The block "tile-L-H-Z-Y-X": part (Y, X) of head H's weights at zoom Z, as float16, cell by cell, row by row.
@@ -49,7 +44,7 @@ def tile(layer: Layer, batch: int, head: int, zoom: int, y: int, x: int) -> byte
         ClearheadError: no such tile, no such head, or only statistics were kept.
     """
     indices(head, "head", layer.heads)
-    Tq, Tk = lengths(layer)
+    Tq, Tk = layer.lengths
     side = _side(zoom, deepest(Tq, Tk))
     (top, bottom), (left, right) = _within(y, side, Tq), _within(x, side, Tk)
     if side == 0 or top >= bottom or left >= right:
@@ -91,7 +86,7 @@ def _in_turn(names: Sequence[Iterator[str]]) -> Iterator[str]:
 
 def _finer(layer: Layer, number: int, head: int) -> Iterator[str]:
     """The names of a head's tiles below zoom 0, zoom by zoom."""
-    Tq, Tk = lengths(layer)
+    Tq, Tk = layer.lengths
     last = deepest(Tq, Tk)
     for zoom in range(1, last + 1):
         width = SIDE * _side(zoom, last)

@@ -442,12 +442,21 @@ def test_only_so_many_texts_wait(make: Make, model: Model) -> None:
     add(client, "ghi")
 
 
-def test_the_oldest_texts_are_let_go_for_new_ones_and_it_says_so(make: Make) -> None:
+def test_the_oldest_texts_are_let_go_for_new_ones_and_it_says_so(make: Make, model: Model) -> None:
     client = make(count=2)
     numbers = [read(client, text) for text in ("first", "second", "third")]
     assert [text["number"] for text in client.get("texts").json()["texts"]] == numbers[1:]
     assert "“first” was let go: up to 2 texts are kept" in client.get("texts").json()["notice"]
     assert "let go for new ones" in refusal(client.get(f"texts/{numbers[0]}/layer-0"), 404)
+    client.delete(f"texts/{numbers[1]}")
+    assert client.get("texts").json()["notice"] is None  # it is told until something else happens
+    for text in ("fourth", "fifth"):
+        read(client, text)
+    assert "“third” was let go" in client.get("texts").json()["notice"]
+    model.slow = True
+    add(client, "sixth")
+    assert client.get("texts").json()["notice"] is None
+    model.step.release(3)
 
 
 def test_the_texts_share_the_memory(make: Make, model: Model) -> None:

@@ -204,7 +204,7 @@ def test_the_chosen_theme_goes_from_text_to_text(opened: Any) -> None:
     browser = opened
     read(browser, "the first")
     before = browser.execute_script("return document.documentElement.dataset.theme")
-    find(browser, ".theme")[0].click()
+    find(browser, ".masthead .theme")[0].click()
     until(browser, lambda: "theme=" in browser.current_url)
     find(browser, ".fresh")[0].click()
     read(browser, "the second")
@@ -212,9 +212,31 @@ def test_the_chosen_theme_goes_from_text_to_text(opened: Any) -> None:
 
 
 @pytest.mark.browser
+def test_the_theme_is_chosen_before_any_text_is_there_and_once_only(opened: Any) -> None:
+    browser = opened
+    theme = "return document.documentElement.dataset.theme"
+    before = browser.execute_script(theme)
+    (switch,) = find(browser, ".theme")
+    assert switch.get_attribute("aria-label") == ("Dark theme" if before == "light" else "Light theme")
+    switch.click()
+    after = browser.execute_script(theme)
+    assert {before, after} == {"light", "dark"}
+    read(browser, "in the other theme")
+    assert browser.execute_script(theme) == after
+    assert [button.is_displayed() for button in find(browser, ".theme")] == [False, True]  # one of them
+    find(browser, ".masthead .theme")[0].click()
+    until(browser, lambda: browser.execute_script(theme) == before)
+    find(browser, ".fresh")[0].click()
+    until(browser, lambda: find(browser, ".shelf .theme")[0].is_displayed())
+    assert browser.execute_script(theme) == before
+
+
+@pytest.mark.browser
 def test_a_text_that_was_let_go_says_so(opened: Any, session: Texts) -> None:
     browser = opened
     read(browser, "here today")
+    maps = "return Number(document.querySelector('.bands canvas')?.dataset.drawn)"
+    until(browser, lambda: browser.execute_script(maps) == LAYERS * 4)  # nothing is asked for any more
     session.remove(session.told()["texts"][0]["number"])
     browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")  # as on coming back to the tab
     until(browser, lambda: texts(browser, ".serve > .trouble") == ["This text is no longer kept."])

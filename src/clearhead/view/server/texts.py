@@ -107,7 +107,7 @@ class Texts:
     waiting: int = WAITING
     seconds: float = SECONDS
     notice: str | None = None
-    """What became of the texts that were let go last, in a sentence."""
+    """What became of the texts that were let go last, in a sentence, until another text comes or one is taken away."""
     _texts: dict[int, Text] = field(default_factory=dict)
     _numbers: int = 0
 
@@ -130,6 +130,7 @@ class Texts:
             under_way = sum(text.state in ("waiting", "running") for text in self._texts.values())
             if under_way >= self.waiting:
                 raise Busy(f"{under_way} texts are being read or wait for it; wait for one of them, or stop it.")
+            self.notice = None
             self._numbers += 1
             text = self._texts[self._numbers] = Text(self._numbers, model, parts)
         self._reader.submit(self._run, text)
@@ -143,6 +144,7 @@ class Texts:
         """
         with self._lock:
             text = self._texts.pop(number, None)
+            self.notice = None
         if text is None:
             raise Missing(f"There is no text {number} here, or no longer.")
         text.stopped = True

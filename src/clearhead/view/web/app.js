@@ -23,7 +23,7 @@ import { views, viewsOf } from "./views/index.js";
 export async function show(frame, payload) {
   const { root } = frame;
   const state = new State((wish) => settle(wish, payload), frame.address);
-  const chooser = new Chooser(payload, state);
+  const chooser = new Chooser(root, payload, state);
   const saving = new SaveMenu(root);
   const stage = element("main", { class: "stage", tabindex: -1 });
   const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
@@ -51,7 +51,7 @@ export async function show(frame, payload) {
     }
     chooser.update(place);
     mounted?.update(place, layer);
-    saving.offer(mounted?.picture?.bind(mounted) ?? null, place, layer.entry.position);
+    saving.offer(mounted?.picture?.bind(mounted) ?? null, `${place.view}-layer${layer.entry.position}-head${place.head}`);
     if (came) arrive(root, stage);
     root.dataset.at = `#${state.address()}`;
   };

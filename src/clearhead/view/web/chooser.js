@@ -22,10 +22,11 @@ export class Chooser {
   #suggested = element("p", { class: "suggested" });
 
   /**
+   * @param {HTMLElement} root the whole page, which bears how much room there is
    * @param {import("./payload.js").Payload} payload
    * @param {import("./state.js").State} state
    */
-  constructor(payload, state) {
+  constructor(root, payload, state) {
     this.#payload = payload;
     this.#state = state;
     const { roles, others } = named(payload.contents.statistics);
@@ -42,7 +43,7 @@ export class Chooser {
       element("div", { class: "pick" },
         element("label", { for: "layer" }, "Layer"), this.#layers,
         element("label", { for: "head" }, "Head"), this.#heads),
-      element("details", { class: "overview", open: window.innerWidth > 820 },
+      element("details", { class: "overview", open: !root.hasAttribute("data-under-820") },
         element("summary", {}, "All heads"),
         ...(measured ? [element("div", { class: "pick by" },
           element("label", { for: "by" }, "Coloured by"), this.#by), this.#says] : []),

@@ -7,6 +7,7 @@ import { element } from "./dom.js";
 import { HeadGrid } from "./grid.js";
 import { counted, plain } from "./numbers.js";
 import { settle } from "./places.js";
+import { SaveMenu } from "./save.js";
 import { State } from "./state.js";
 import { viewTabs } from "./tabs.js";
 import { themeButton } from "./theme.js";
@@ -34,6 +35,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
   const grid = new HeadGrid(layers.map((heads, layer) =>
     ({ name: String(layer), title: heads[0].name, heads: heads.length })), (spot) => state.go({ ...spot }));
   const changes = new Changes(contents, state);
+  const saving = new SaveMenu(root);
   const stage = element("main", { class: "stage" });
   /** @type {Beside | null} */
   let beside = null;
@@ -65,6 +67,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
     }
     if (beside) await beside.update(place, () => place === state.place);
     else changes.update(place);
+    saving.offer(beside?.picture.bind(beside) ?? null, `compare-${place.view}-layer${place.layer}-head${place.head}`);
     root.dataset.at = `#${state.address()}`;
   };
 
@@ -75,7 +78,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
         element("p", { class: "wordmark" }, "Clearhead"),
         element("h1", { dir: "auto" }, a, element("span", { class: "against" }, " → "), b),
         element("p", { class: "size" }, counted(contents.heads.length, "head"))),
-      themeButton(state, { themed }),
+      saving.root, themeButton(state, { themed }),
       ...(Object.keys(tabs).length > 1 ? [viewTabs(tabs, state)] : [])),
     element("div", { class: "body comparison" },
       element("section", { class: "chooser", "aria-label": "All heads" },

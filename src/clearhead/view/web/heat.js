@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { ranked } from "./places.js";
-import { named, statistic } from "./statistics.js";
+import { inPlainWords, named, statistic } from "./statistics.js";
 
 /**
  * @typedef {object} Heat
@@ -37,7 +37,7 @@ export function scaleLine(write, { low, high }) {
  */
 export function statisticPicker({ contents }, state, attributes) {
   const { roles, others } = named(contents.statistics);
-  const picker = element("select", attributes, optionGroup("Roles", roles), optionGroup("Statistics", others));
+  const picker = element("select", attributes, optionGroup("What heads do", roles), optionGroup("How they look", others));
   picker.addEventListener("change", () => state.go({ by: picker.value }));
   return picker;
 }
@@ -45,5 +45,5 @@ export function statisticPicker({ contents }, state, attributes) {
 /** @param {string} label @param {string[]} names */
 function optionGroup(label, names) {
   return element("optgroup", { label, hidden: !names.length },
-    ...names.map((name) => element("option", { value: name }, statistic(name).title)));
+    ...names.map((name) => element("option", { value: name }, inPlainWords(name))));
 }

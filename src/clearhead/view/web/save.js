@@ -3,8 +3,6 @@
 import { colours } from "./colours.js";
 import { element, svg } from "./dom.js";
 
-/** @typedef {import("./state.js").Placed} Placed */
-
 const FINER = 2; // A PNG has so many pixels for one of the page.
 
 export class SaveMenu {
@@ -40,12 +38,11 @@ export class SaveMenu {
 
   /**
    * @param {(() => Promise<SVGElement>) | null} picture what draws the view as it is, if anything does
-   * @param {Placed} place which names the files
-   * @param {number} position of the layer among the attentions
+   * @param {string} name of the files
    */
-  offer(picture, { view, head }, position) {
+  offer(picture, name) {
     this.#picture = picture;
-    this.#name = `clearhead-${view}-layer${position}-head${head}`;
+    this.#name = `clearhead-${name}`;
     this.root.hidden = !picture;
     this.#said.textContent = "";
   }
@@ -81,8 +78,9 @@ function sizeOf(drawing) {
   return { width: Number(drawing.getAttribute("width")), height: Number(drawing.getAttribute("height")) };
 }
 
-/** @param {SVGElement} drawing @returns {string} */
-const written = (drawing) => new XMLSerializer().serializeToString(drawing);
+/** @param {SVGElement} drawing @returns {string} without characters that XML has no place for; a text may hold any */
+const written = (drawing) => new XMLSerializer().serializeToString(drawing)
+  .replace(/[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/gu, "\ufffd");
 
 /** @param {SVGElement} drawing */
 function svgFile(drawing) {

@@ -4,17 +4,21 @@ import { Asking } from "./serve/asking.js";
 import { Server, saidBy } from "./serve/server.js";
 import { Shelf } from "./serve/shelf.js";
 import { Showing } from "./serve/showing.js";
+import { SessionTheme } from "./serve/theme.js";
 import { element } from "./dom.js";
 import { measure } from "./frame.js";
-import { systemIsDark } from "./theme.js";
+import { themeButton } from "./theme.js";
 
 const OFTEN = 200; // ms between two looks at how far a text is
 
 class Session {
   #server = new Server();
-  #shelf = new Shelf((number) => this.go(number), (number) => this.#remove(number));
+  #theme = new SessionTheme();
+  #shelf = new Shelf((number) => this.go(number), (number) => this.#remove(number),
+    themeButton(this.#theme, { themed: document.documentElement }));
   #asking = new Asking((model, text) => this.#ask(model, text));
-  #showing = new Showing(this.#server, (said) => this.#say(said), (number) => this.#remove(number));
+  #showing = new Showing(this.#server, (said) => this.#say(said), (number) => this.#remove(number),
+    this.#theme);
   #said = element("p", { class: "trouble", role: "alert" });
   /** @type {number | null} the text that is shown; null for a new one */
   #at = null;
@@ -102,7 +106,6 @@ function numberIn(hash) {
   return said === null ? null : Number(said);
 }
 
-document.documentElement.dataset.theme = systemIsDark() ? "dark" : "light"; // until a page says otherwise
 const page = /** @type {HTMLElement} */ (document.getElementById("clearhead"));
 page.classList.add("serve");
 measure(page);

@@ -7,7 +7,7 @@ import { percent, plain } from "./numbers.js";
  * @property {string} title
  * @property {string} says
  * @property {(value: number) => string} write
- * @property {string} [does] of a role, what a head that plays it does, in plain words
+ * @property {string} [does] what a head does that plays the role, or that has much of the statistic, in plain words
  * @property {boolean} [anyZero] true where 0 is no natural end of the scale
  */
 
@@ -18,8 +18,11 @@ const inUnit = (unit) => (value) => `${plain(value)} ${unit}`;
 const role = (title, where, does) =>
   ({ title, says: `weight on ${where}, mean over the queries`, write: percent, does });
 
-/** @param {string} title @param {string} what @param {(value: number) => string} write @returns {Statistic} */
-const mean = (title, what, write) => ({ title, says: `${what}, mean over the queries`, write });
+/**
+ * @param {string} title @param {string} what @param {(value: number) => string} write @param {string} [does]
+ * @returns {Statistic}
+ */
+const mean = (title, what, write, does) => ({ title, says: `${what}, mean over the queries`, write, does });
 
 /** @type {Record<string, Statistic>} */
 const KNOWN = {
@@ -34,12 +37,16 @@ const KNOWN = {
   delimiter: role("delimiter", "the nearest other delimiter", "looks at the nearest stop or comma"),
   special_tokens: role("special tokens", "all special tokens ([CLS], [SEP], <s> …)", "rests on special tokens"),
   punctuation: role("punctuation", "all punctuation", "looks at punctuation"),
-  sink: { title: "sink", says: "the queries that put more than 0.3 on the text’s first token", write: percent },
-  effective_context: mean("effective context", "the fewest keys that hold 90 % of the weight", inUnit("keys")),
-  entropy: mean("entropy", "how spread out the weights are", inUnit("nats")),
-  entropy_normalised: mean("normalised entropy", "100 % where all visible keys weigh the same", percent),
-  peak: mean("peak", "the heaviest key’s weight", percent),
-  distance: mean("distance", "how far away it looks", inUnit("tokens")),
+  sink: {
+    title: "sink", says: "the queries that put more than 0.3 on the text’s first token", write: percent,
+    does: "has many tokens rest on the first",
+  },
+  effective_context: mean("effective context", "the fewest keys that hold 90 % of the weight", inUnit("keys"), "looks at many keys at once"),
+  entropy: mean("entropy", "how spread out the weights are", inUnit("nats"), "spreads its look"),
+  entropy_normalised: mean(
+    "normalised entropy", "100 % where all visible keys weigh the same", percent, "looks everywhere alike"),
+  peak: mean("peak", "the heaviest key’s weight", percent, "looks at one key above all"),
+  distance: mean("distance", "how far away it looks", inUnit("tokens"), "looks far away"),
   lse: { ...mean("log-sum-exp", "the logarithm of the softmax’s denominator", plain), anyZero: true },
   max_score: {
     title: "largest score", says: "the largest of all scores before the softmax", write: plain, anyZero: true,
@@ -49,6 +56,12 @@ const KNOWN = {
 /** @param {string} name @returns {Statistic} */
 export function statistic(name) {
   return KNOWN[name] ?? { title: name.replaceAll("_", " "), says: "", write: plain, anyZero: true };
+}
+
+/** @param {string} name @returns {string} in plain words, with the field's name for it */
+export function inPlainWords(name) {
+  const { title, does } = statistic(name);
+  return does ? `${capital(does)} (${title})` : capital(title);
 }
 
 const UNIFORM = "_uniform";

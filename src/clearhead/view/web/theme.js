@@ -8,7 +8,14 @@ const DARK = window.matchMedia("(prefers-color-scheme: dark)");
 export const systemIsDark = () => DARK.matches;
 
 /**
- * @param {import("./state.js").State} state
+ * @typedef {object} Themed where the theme is kept; a `State` is one
+ * @property {{theme: "light" | "dark" | null}} place
+ * @property {(change: {theme?: "light" | "dark" | null}) => void} go
+ * @property {(listener: () => void) => void} follow
+ */
+
+/**
+ * @param {Themed} state
  * @param {Pick<import("./frame.js").Frame, "themed" | "dark" | "gone">} frame
  * @returns {HTMLElement} a button that turns the page to the other theme
  */

@@ -9,10 +9,17 @@ export class Shelf {
   #fresh = element("button", { type: "button", class: "fresh" }, "New text");
   #notice = element("p", { class: "notice", role: "status" });
 
-  /** @param {(number: number | null) => void} go @param {(number: number) => void} remove */
-  constructor(go, remove) {
+  #theme;
+
+  /**
+   * @param {(number: number | null) => void} go
+   * @param {(number: number) => void} remove
+   * @param {HTMLElement} theme the button that turns to the other, where no page has its own
+   */
+  constructor(go, remove, theme) {
+    this.#theme = theme;
     this.root = element("nav", { class: "shelf", "aria-label": "Texts" },
-      element("p", { class: "wordmark" }, "Clearhead"), this.#list, this.#fresh, this.#notice);
+      element("p", { class: "wordmark" }, "Clearhead"), this.#list, this.#fresh, theme, this.#notice);
     this.#fresh.addEventListener("click", () => go(null));
     this.#list.addEventListener("click", (event) => {
       const item = target(event, "li");
@@ -45,6 +52,7 @@ export class Shelf {
       this.#list.replaceChildren(...items);
     }
     this.#fresh.hidden = at === null;
+    this.#theme.hidden = texts.some(({ number, state }) => number === at && state === "ready");
     this.#notice.textContent = notice ?? "";
     this.#notice.hidden = !notice;
   }

@@ -17,8 +17,7 @@ export class Showing {
   #gone = new AbortController();
   /** @type {Map<number, string>} where one was in each */
   #places = new Map();
-  /** @type {string | null} chosen in one, and kept in all */
-  #theme = null;
+  #theme;
   root = element("div", { class: "showing" });
   #progress = element("progress", { "aria-label": "How far it is" });
   #what = element("p", { class: "what", role: "status" });
@@ -29,8 +28,10 @@ export class Showing {
    * @param {import("./server.js").Server} server
    * @param {(said: string) => void} say what went wrong
    * @param {(number: number) => void} remove
+   * @param {import("./theme.js").SessionTheme} theme
    */
-  constructor(server, say, remove) {
+  constructor(server, say, remove, theme) {
+    this.#theme = theme;
     this.#server = server;
     this.#say = say;
     this.#stop.addEventListener("click", () => remove(this.#telling));
@@ -113,13 +114,15 @@ export class Showing {
       address: {
         read: () => {
           const place = new URLSearchParams(inAddress(number) ?? this.#places.get(number));
-          if (this.#theme) place.set("theme", this.#theme);
+          const { theme } = this.#theme.place;
+          if (theme) place.set("theme", theme);
           return String(place);
         },
         write: (place, anew) => {
           if (gone.aborted) return;
           this.#places.set(number, place);
-          this.#theme = new URLSearchParams(place).get("theme");
+          const theme = new URLSearchParams(place).get("theme");
+          this.#theme.go({ theme: theme === "light" || theme === "dark" ? theme : null });
           remember(`#text=${number}&${place}`, anew);
         },
         listen: (heard) => window.addEventListener("hashchange", () => {

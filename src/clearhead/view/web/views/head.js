@@ -2,6 +2,7 @@
 
 import { element } from "../dom.js";
 import { asPins, countsBetween, headsOf, pinsOf, settleHead } from "./head/choices.js";
+import { caption } from "./head/caption.js";
 import { Column } from "./head/column.js";
 import { drawing } from "./head/drawing.js";
 import { Lines, ROW } from "./head/lines.js";
@@ -96,8 +97,8 @@ class HeadView {
       const rows = Math.max(sides.keys.count, sides.offset + sides.queries.count);
       this.#box.style.setProperty("--rows", String(rows));
       this.#box.classList.toggle("whole", rows <= WHOLE);
-      this.#queries.fill(sides.queries.texts, sides.offset);
-      this.#keys.fill(sides.keys.texts, 0);
+      this.#queries.fill(sides.queries, sides.offset);
+      this.#keys.fill(sides.keys, 0);
       this.#pointed = null;
     }
     const several = heads.length > 1;
@@ -152,15 +153,16 @@ class HeadView {
 
   /** @returns {Promise<SVGElement>} */
   async picture() {
-    const { title } = this.#context.payload.contents;
+    const { payload: { contents }, state } = this.#context;
     const shown = /** @type {Shown} */ (this.#shown);
     const layer = /** @type {Layer} */ (this.#layer);
     const heads = shown.heads.map(({ head }) => head);
+    const [first, rows] = [Math.ceil(this.#box.scrollTop / ROW), Math.floor(this.#box.clientHeight / ROW)];
     return drawing(this.#context.root, {
-      title,
+      title: contents.title,
       where: `Layer ${layer.entry.position}, head${heads.length > 1 ? "s" : ""} ${heads.join(", ")}`,
-      sides: shown.sides, heads, lines: this.#lines.inSight(),
-      first: Math.ceil(this.#box.scrollTop / ROW), rows: Math.floor(this.#box.clientHeight / ROW),
+      caption: caption(contents, layer.entry, state.place, shown.sides, first, rows),
+      sides: shown.sides, heads, lines: this.#lines.inSight(), first, rows,
       pointed: this.#at(),
     });
   }

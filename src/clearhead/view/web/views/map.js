@@ -76,6 +76,7 @@ class MapView {
       element("div", { class: "map-tools" },
         button("Zoom out", "−", () => this.#zoom(1 / 2)), button("Zoom in", "+", () => this.#zoom(2)),
         button("Show the whole map", "Whole", () => this.#whole()), this.#tone, this.#legend),
+      element("p", { class: "map-fingers" }, "Two fingers move and zoom the map; tap a cell to hold it."),
       element("div", { class: "map-area" }, this.#canvas), this.#note);
     context.margin.setAttribute("aria-live", "polite");
 

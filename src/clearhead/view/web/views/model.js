@@ -40,8 +40,8 @@ class ModelView {
     });
     this.#cards = habitCards(payload, {
       open: ({ layer, head }, role) => state.go({ view: "head", layer, head, by: role, query: null, key: null }),
-      all: (role) => {
-        state.go({ by: role, only: "1" });
+      all: ({ layer, head }, role) => {
+        state.go({ by: role, only: "1", layer, head, query: null, key: null });
         this.#controls.root.scrollIntoView({ block: "start" });
       },
       point: (spot) => {

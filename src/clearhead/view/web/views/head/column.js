@@ -22,6 +22,8 @@ export class Column {
   #rows = new Map();
   /** @type {string[]} */
   #texts = [];
+  /** @type {ArrayLike<number>} */
+  #numbers = [];
   #offset = 0;
   #first = 0;
   #last = -1;
@@ -69,11 +71,12 @@ export class Column {
   }
 
   /**
-   * @param {string[]} texts
-   * @param {number} offset rows left empty above, which number the tokens too
+   * @param {import("./units.js").Units} units
+   * @param {number} offset rows left empty above
    */
-  fill(texts, offset) {
+  fill({ texts, numbers }, offset) {
     this.#texts = texts;
+    this.#numbers = numbers;
     this.#offset = offset;
     this.#weights = new Map();
     this.#pointed = new Set();
@@ -115,13 +118,13 @@ export class Column {
 
   /** @param {number} position */
   #row(position) {
-    const number = position + this.#offset;
+    const number = this.#numbers[position];
     const text = this.#texts[position];
     const row = element("div", {
       role: "option", id: `${this.#name}-${position}`, "aria-label": `${number} ${spelled(text)}`,
       "aria-setsize": this.#texts.length, "aria-posinset": position + 1, "data-position": position,
     }, element("span", { class: "number" }, String(number)), " ", tokenText(text));
-    row.style.top = `${number * ROW}px`;
+    row.style.top = `${(position + this.#offset) * ROW}px`;
     this.#rows.set(position, row);
     this.#dress(position, row);
     return row;

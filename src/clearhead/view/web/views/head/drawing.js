@@ -9,6 +9,7 @@ import { stroke } from "./lines.js";
  * @typedef {object} Drawn what is to be drawn
  * @property {string} title which is not drawn: a text's beginning may be as long as it likes
  * @property {string} where layer and heads
+ * @property {string[]} caption what stands below
  * @property {import("./units.js").Sides} sides
  * @property {number[]} heads
  * @property {import("./lines.js").Line[]} lines
@@ -18,29 +19,33 @@ import { stroke } from "./lines.js";
  */
 
 /** In px, but for how many letters of a token are shown. */
-const DRAWN = { row: 22, column: 230, between: 220, top: 54, letters: 26 };
+const DRAWN = { row: 22, column: 230, between: 220, top: 54, line: 16, letters: 26 };
+
+/** How many drawings there have been: two in one file, of two runs, have clips of different names. */
+let drawings = 0;
 
 /** @param {HTMLElement} root whose colours it has @param {Drawn} drawn @returns {SVGElement} */
-export function drawing(root, { title, where, sides, heads, lines, first, rows, pointed }) {
+export function drawing(root, { title, where, caption, sides, heads, lines, first, rows, pointed }) {
   const { ink, muted } = colours(root);
   const style = getComputedStyle(root);
   const hues = heads.map((_, n) => style.getPropertyValue(`--head-${n}`).trim());
   const count = Math.min(rows, Math.max(sides.keys.count, sides.offset + sides.queries.count) - first);
-  const [width, height] = [2 * DRAWN.column + DRAWN.between, DRAWN.top + count * DRAWN.row + 16];
+  const [width, height] = [2 * DRAWN.column + DRAWN.between, DRAWN.top + count * DRAWN.row + 16 + caption.length * DRAWN.line];
   const made = svg("svg", {
     xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
     "font-family": "Helvetica, Arial, sans-serif", "font-size": 13,
   });
   const y = (/** @type {number} */ row) => Number((DRAWN.top + (row - first) * DRAWN.row).toFixed(1));
+  const clip = `in-sight-${++drawings}`;
   made.append(svg("title", {}, title),
     svg("text", { x: 16, y: 24, fill: ink, "font-size": 14 }, where),
-    svg("clipPath", { id: "in-sight" }, svg("rect", { x: DRAWN.column, y: DRAWN.top, width: DRAWN.between, height: count * DRAWN.row })));
+    svg("clipPath", { id: clip }, svg("rect", { x: DRAWN.column, y: DRAWN.top, width: DRAWN.between, height: count * DRAWN.row })));
   if (heads.length > 1) {
     made.append(...heads.map((head, n) =>
       svg("text", { x: DRAWN.column + 8 + 36 * n, y: 44, fill: hues[n], "font-size": 12, "font-weight": 600 }, `■ ${head}`)));
   }
 
-  const between = svg("g", { "clip-path": "url(#in-sight)", fill: "none", "stroke-linecap": "round" });
+  const between = svg("g", { "clip-path": `url(#${clip})`, fill: "none", "stroke-linecap": "round" });
   for (const { from, to, weight, head } of lines) {
     const { opacity, thickness } = stroke(weight, pointed.length > 0);
     const middle = DRAWN.column + DRAWN.between / 2;
@@ -51,8 +56,8 @@ export function drawing(root, { title, where, sides, heads, lines, first, rows, 
   }
   made.append(between);
 
-  /** @param {string[]} texts @param {number} offset @param {"query" | "key"} side */
-  const column = (texts, offset, side) => {
+  /** @param {import("./units.js").Units} units @param {number} offset @param {"query" | "key"} side */
+  const column = ({ texts, numbers }, offset, side) => {
     const [x, anchor, far] = side === "query" ? [DRAWN.column - 8, "end", 16] : [DRAWN.column + DRAWN.between + 8, "start", width - 16];
     for (let row = Math.max(first, offset); row < Math.min(first + count, offset + texts.length); row++) {
       const position = row - offset;
@@ -62,10 +67,12 @@ export function drawing(root, { title, where, sides, heads, lines, first, rows, 
       made.append(
         svg("text", { x, y: y(row + 0.68), fill: ink, "text-anchor": anchor, "font-weight": chosen ? 700 : 400 }, text),
         svg("text", { x: far, y: y(row + 0.68), fill: muted, "font-size": 10,
-          "text-anchor": side === "query" ? "start" : "end" }, String(row)));
+          "text-anchor": side === "query" ? "start" : "end" }, String(numbers[position])));
     }
   };
-  column(sides.queries.texts, sides.offset, "query");
-  column(sides.keys.texts, 0, "key");
+  column(sides.queries, sides.offset, "query");
+  column(sides.keys, 0, "key");
+  made.append(...caption.map((line, n) =>
+    svg("text", { x: 16, y: height - 12 - (caption.length - 1 - n) * DRAWN.line, fill: muted, "font-size": 11 }, line)));
   return made;
 }

@@ -31,10 +31,9 @@ export function invitation() {
  */
 export function reading(pointed, read) {
   const { side, position } = pointed;
-  const { sides: { queries, keys, offset }, heads, reveal } = read;
+  const { sides: { queries, keys }, heads, reveal } = read;
   const looks = side === "query";
   const [own, others] = looks ? [queries, keys] : [keys, queries];
-  const number = (/** @type {number} */ at, /** @type {boolean} */ query) => String(at + (query ? offset : 0));
   const entries = merged(heads.map(({ weights }) => weights.entries(pointed)));
   const list = element("ol");
   list.style.setProperty("--columns", String(heads.length));
@@ -46,7 +45,7 @@ export function reading(pointed, read) {
       return value;
     });
     const button = element("button", { type: "button" },
-      tokenText(others.texts[other]), element("span", { class: "number" }, number(other, !looks)), ...values);
+      tokenText(others.texts[other]), element("span", { class: "number" }, String(others.numbers[other])), ...values);
     if (heads.length === 1) button.style.setProperty("--value", weights[0].toFixed(4));
     button.addEventListener("click", () => reveal({ side: looks ? "key" : "query", position: other }));
     list.append(element("li", {
@@ -61,7 +60,7 @@ export function reading(pointed, read) {
     return element("span", {}, swatch, String(head));
   });
   return [
-    element("h2", {}, tokenText(own.texts[position]), element("span", { class: "number" }, number(position, looks)),
+    element("h2", {}, tokenText(own.texts[position]), element("span", { class: "number" }, String(own.numbers[position])),
       element("span", { class: "verb" }, looks ? " looks at" : " is looked at by")),
     ...(heads.length > 1 ? [element("p", { class: "columns-of", "aria-label": "Heads" }, ...names)] : []),
     list,

@@ -69,7 +69,8 @@ export class Tools {
     const { entry } = layer;
     this.#units.hidden = !(words?.[entry.keys] && (entry.kind === "self" || words[entry.queries]));
     press(this.#units, place.units === "words" ? 1 : 0);
-    this.#units.title = "A word’s weight: summed over its tokens where it is looked at, their mean where it looks.";
+    this.#units.title = "A word’s weight: summed over its tokens where it is looked at, their mean where it looks. "
+      + "Its number is its first token’s.";
     this.#sentences.hidden = !segments?.some(Boolean);
     this.#fillBetween(place.between, sides);
   }

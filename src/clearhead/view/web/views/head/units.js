@@ -7,10 +7,13 @@ export class Units {
    * @param {string[]} texts of each unit
    * @param {Uint32Array} starts the token where each begins, and where the last one ends
    * @param {ArrayLike<number> | null} sentences of each token; null where there is one only
+   * @param {Uint32Array} numbers the token of the whole text where each begins: a word has the number that the map and
+   *   the product of query and key have for its first token
    */
-  constructor(texts, starts, sentences) {
+  constructor(texts, starts, sentences, numbers) {
     this.texts = texts;
     this.starts = starts;
+    this.numbers = numbers;
     /** Of each unit. */
     this.sentences = sentences && texts.map((_, unit) => sentences[starts[unit]]);
   }
@@ -68,7 +71,8 @@ export function sidesOf({ words, segments }, layer, inWords) {
   const first = keys.at(offset);
   const starts = keys.starts.slice(first).map((start) => Math.max(0, start - offset));
   const sentences = segments?.[entry.keys]?.slice(offset) ?? null;
-  return { queries: new Units(keys.texts.slice(first), starts, sentences), keys, offset: first };
+  const queries = new Units(keys.texts.slice(first), starts, sentences, keys.numbers.slice(first));
+  return { queries, keys, offset: first };
 }
 
 /** @param {string[]} tokens @param {Words | null} words @param {number[] | null} sentences */
@@ -76,5 +80,5 @@ function listed(tokens, words, sentences) {
   const texts = words ? words.texts : tokens;
   const starts = words ? Uint32Array.from([...words.starts, tokens.length])
     : Uint32Array.from({ length: tokens.length + 1 }, (_, token) => token);
-  return new Units(texts, starts, sentences);
+  return new Units(texts, starts, sentences, starts);
 }

@@ -1,5 +1,7 @@
 /** Gestures: what mouse, wheel, fingers and keys say to the map, as moves of its camera. */
 
+// One finger scrolls the page, as it does beside the map, which may fill a phone; two move and zoom the map.
+
 /**
  * @typedef {object} Heard places are in px from the element's corner
  * @property {(dx: number, dy: number) => void} pan
@@ -40,7 +42,7 @@ export function mapGestures(on, heard) {
     }
     down.set(event.pointerId, now);
     travelled += Math.hypot(now.x - was.x, now.y - was.y);
-    if (down.size === 1 && travelled > STILL) heard.pan(was.x - now.x, was.y - now.y);
+    if (down.size === 1 && travelled > STILL && event.pointerType !== "touch") heard.pan(was.x - now.x, was.y - now.y);
     if (down.size === 2) {
       const [other] = [...down].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
       const apart = (/** @type {{x: number, y: number}} */ { x, y }) =>
@@ -56,6 +58,9 @@ export function mapGestures(on, heard) {
     on.removeAttribute("data-dragged");
     if (was && !down.size && travelled <= STILL && event.type === "pointerup") heard.press(was.x, was.y);
   };
+  on.addEventListener("touchmove", (event) => {
+    if (event.touches.length > 1) event.preventDefault(); // or the page would scroll, and the fingers be taken from us
+  }, { passive: false });
   on.addEventListener("pointerup", up);
   on.addEventListener("pointercancel", up);
   on.addEventListener("pointerleave", heard.leave);

@@ -13,7 +13,7 @@ const HABITS_TOLD = 3;
 
 /**
  * @param {Payload} payload
- * @param {{open: (spot: Spot, role: string) => void, all: (role: string) => void, point: (spot: Spot | null) => void}} events
+ * @param {{open: (spot: Spot, role: string) => void, all: (best: Spot, role: string) => void, point: (spot: Spot | null) => void}} events
  * @returns {HTMLElement} a card a role
  */
 export function habitCards({ contents: { statistics, layers } }, events) {
@@ -42,7 +42,7 @@ export function habitCards({ contents: { statistics, layers } }, events) {
       card.addEventListener(event, () => events.point(spot));
     }
     const all = element("button", { type: "button", class: "all-such" }, `${counted(clear, "head")} clearly`);
-    all.addEventListener("click", () => events.all(role));
+    all.addEventListener("click", () => events.all(best, role));
     cards.append(element("li", { "data-role": role, class: clear ? "" : "faintly" }, card,
       clear ? all : element("span", { class: "all-such" }, "no head clearly")));
   }

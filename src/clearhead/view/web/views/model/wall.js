@@ -84,6 +84,10 @@ export class Wall {
     const kept = tiles.filter(shown.kept);
     this.#cursor = kept.find(({ layer, head }) => layer === at.layer && head === at.head) ?? kept[0] ?? null;
     this.#mark(this.#at, this.#cursor);
+    // Where one is may not be among those asked for; the keyboard then begins at another, which is no choice yet.
+    const here = this.#cursor?.layer === at.layer && this.#cursor.head === at.head;
+    this.#at.toggleAttribute("data-elsewhere", !here);
+    this.#mark(this.#pointed, null); // its tile may lie elsewhere now
     this.redraw();
   }
 
@@ -138,7 +142,7 @@ export class Wall {
       canvas.width = 0; // lets its memory go
       return;
     }
-    const { tiles, labels, size, named: namesBelow } = shown.layout;
+    const { tiles, labels, size } = shown.layout;
     const dots = window.devicePixelRatio || 1;
     canvas.width = Math.round(canvas.clientWidth * dots);
     canvas.height = Math.round((bottom - top) * dots);
@@ -158,32 +162,35 @@ export class Wall {
     let pictures = 0;
     for (const tile of tiles) {
       if (tile.y < top || tile.y >= bottom) continue;
-      const { x, y, layer, head } = tile;
-      context.strokeStyle = own.rule;
-      if (!shown.kept(tile)) {
+      const { x, y } = tile;
+      const { sheet, fill, line, name } = this.#look(tile, scale);
+      if (sheet) drawThumb(context, sheet, tile.head, x, y, size);
+      else if (fill) rectangle(context, fill, x, y, size, size);
+      else {
+        context.strokeStyle = own.rule;
         context.strokeRect(x + 0.5, y + 0.5, size - 1, size - 1);
-        continue;
       }
-      const part = shown.heat?.(tile) ?? null;
-      const sheet = shown.maps ? this.#thumbs.sheet(layer) : null;
-      if (sheet) {
-        drawThumb(context, sheet, head, x, y, size);
-        pictures++;
-      } else if (!shown.maps && part !== null) {
-        context.fillStyle = stepColour(scale, part);
-        context.fillRect(x, y, size, size);
-        pictures++;
-      } else context.strokeRect(x + 0.5, y + 0.5, size - 1, size - 1);
-      if (shown.maps && part !== null) {
-        context.fillStyle = stepColour(scale, part);
-        context.fillRect(x, y + size + 1, size, 3);
-      }
-      if (namesBelow) {
-        context.fillStyle = own.muted;
-        context.fillText(shown.name(tile), x, y + size + 15, size + 8);
-      }
+      if (sheet || fill) pictures++;
+      if (line) rectangle(context, line, x, y + size + 1, size, 3);
+      context.fillStyle = own.muted;
+      if (name) context.fillText(name, x, y + size + 15, size + 8);
     }
     canvas.dataset.drawn = String(pictures);
+  }
+
+  /**
+   * What a tile shows: its map or a colour, a line of colour below a map, its name. One that was not asked for is empty.
+   * @param {Tile} tile @param {Uint8ClampedArray} scale
+   */
+  #look(tile, scale) {
+    const { kept, heat, maps, name, layout } = /** @type {Shown} */ (this.#shown);
+    if (!kept(tile)) return {};
+    const part = heat?.(tile) ?? null;
+    const colour = part === null ? null : stepColour(scale, part);
+    return {
+      sheet: maps ? this.#thumbs.sheet(tile.layer) : null, fill: maps ? null : colour, line: maps ? colour : null,
+      name: layout.named ? name(tile) : null,
+    };
   }
 
   /** @param {PointerEvent} event */
@@ -237,7 +244,7 @@ export class Wall {
   /** @param {number} width @returns {SVGElement} the whole wall, as far as its pictures are here */
   picture(width) {
     const shown = /** @type {Shown} */ (this.#shown);
-    const { tiles, labels, size, height, named: namesBelow } = shown.layout;
+    const { tiles, labels, size, height } = shown.layout;
     const [own, scale] = [colours(this.#page), heatScale(this.#page)];
     const drawn = svg("svg", {
       xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
@@ -252,29 +259,32 @@ export class Wall {
     const canvas = element("canvas");
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     for (const tile of tiles.filter(shown.kept)) {
-      const { x, y, layer, head } = tile;
-      const part = shown.heat?.(tile) ?? null;
-      const sheet = shown.maps ? this.#thumbs.sheet(layer) : null;
+      const { x, y } = tile;
+      const { sheet, fill, line, name } = this.#look(tile, scale);
       const title = svg("title", {}, shown.says(tile));
       if (sheet) {
         canvas.width = sheet.width;
         canvas.height = sheet.height;
-        context.drawImage(sheet.canvas, -head * sheet.width, 0);
+        context.drawImage(sheet.canvas, -tile.head * sheet.width, 0);
         drawn.append(svg("image", {
           x, y, width: size, height: size, href: canvas.toDataURL(), preserveAspectRatio: "none",
           "image-rendering": "pixelated",
         }, title));
-      } else {
-        const fill = part !== null && !shown.maps ? stepColour(scale, part) : "none";
-        drawn.append(svg("rect", { x, y, width: size, height: size, fill, stroke: own.rule }, title));
-      }
-      if (shown.maps && part !== null) {
-        drawn.append(svg("rect", { x, y: y + size + 1, width: size, height: 3, fill: stepColour(scale, part) }));
-      }
-      if (namesBelow) drawn.append(svg("text", { x, y: y + size + 15, fill: own.muted }, shown.name(tile)));
+      } else drawn.append(svg("rect", { x, y, width: size, height: size, fill: fill ?? "none", stroke: own.rule }, title));
+      if (line) drawn.append(svg("rect", { x, y: y + size + 1, width: size, height: 3, fill: line }));
+      if (name) drawn.append(svg("text", { x, y: y + size + 15, fill: own.muted }, name));
     }
     return drawn;
   }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} context @param {string} fill
+ * @param {number} x @param {number} y @param {number} width @param {number} height
+ */
+function rectangle(context, fill, x, y, width, height) {
+  context.fillStyle = fill;
+  context.fillRect(x, y, width, height);
 }
 
 /** @param {Uint8ClampedArray} scale @param {number} part @returns {string} */

@@ -13,6 +13,8 @@ import { plain } from "../../numbers.js";
  * @property {[number, number][]} points
  * @property {number[]} nearest how far the head is that is most like it
  * @property {[number, number][][]} clusters
+ * @property {number[]} spans of each cluster, how far apart the two are that differ most
+ * @property {[number, number][]} closest the two heads that are most alike, as [layer, head]
  * @property {number} kept the share of the squared distances that the plane keeps
  * @property {number} threshold
  * @property {string} verdict
@@ -67,14 +69,18 @@ export function headPlane({ heads, points, nearest, clusters }, name, page) {
  * @param {(spot: Spot) => void} open
  * @returns {HTMLElement}
  */
-export function clusterList({ clusters, threshold }, name, open) {
+export function clusterList({ nearest, clusters, spans, closest, threshold }, name, open) {
+  const buttons = (/** @type {[number, number][]} */ some) => some.map(([layer, head]) => {
+    const button = element("button", { type: "button" }, name({ layer, head }));
+    button.addEventListener("click", () => open({ layer, head }));
+    return button;
+  });
   if (!clusters.length) {
-    return element("p", { class: "hint" }, `No two heads are within a distance of ${threshold}: each does something of its own here.`);
+    return element("p", { class: "hint" },
+      `No two heads are within a distance of ${threshold}: each does something of its own here. The nearest two are `,
+      ...buttons(closest).flatMap((one, n) => (n ? [" and ", one] : [one])), `, ${plain(Math.min(...nearest))} apart.`);
   }
-  return element("ul", { class: "clusters" }, ...clusters.map((cluster) =>
-    element("li", {}, ...cluster.map(([layer, head]) => {
-      const button = element("button", { type: "button" }, name({ layer, head }));
-      button.addEventListener("click", () => open({ layer, head }));
-      return button;
-    }))));
+  return element("ul", { class: "clusters" }, ...clusters.map((cluster, n) =>
+    element("li", {}, ...buttons(cluster), element("span", { class: "apart" },
+      cluster.length > 2 ? `no two more than ${plain(spans[n])} apart` : `${plain(spans[n])} apart`))));
 }

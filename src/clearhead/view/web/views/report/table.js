@@ -1,7 +1,8 @@
-/** The head table: a row a head, to be sorted by any column; only rows in sight exist. */
+/** The head table: a row a head, to be sorted by any column; the first of them, or all, of which those in sight exist. */
 
 import { element, target } from "../../dom.js";
 import { heatOver } from "../../heat.js";
+import { counted } from "../../numbers.js";
 import { statistic } from "../../statistics.js";
 import { spotsOf } from "../model/layout.js";
 
@@ -10,6 +11,8 @@ import { spotsOf } from "../model/layout.js";
 
 const ROW_HEIGHT = 28;
 const BEYOND_SIGHT = 12;
+/** So many rows stand there at first, with nothing to scroll that would take the wheel from the page. */
+const FIRST_ROWS = 20;
 
 /**
  * @typedef {object} Sorted how the table is
@@ -23,6 +26,9 @@ export class HeadTable {
   #head = element("tr", { "aria-rowindex": 1 });
   #body = element("tbody");
   #table;
+  #box;
+  #all = false;
+  #more = element("button", { type: "button", class: "more-rows" });
   /** @type {Spot[]} */
   #rows = [];
   /** @type {string[]} */
@@ -43,9 +49,14 @@ export class HeadTable {
     this.#contents = contents;
     this.#table = element("table", { "aria-label": "All heads" },
       element("thead", {}, this.#head), this.#body);
-    this.root = element("div", { class: "table-box", tabindex: 0, role: "region", "aria-label": "The head table" }, this.#table);
-    this.root.addEventListener("scroll", () => this.#fill(), { passive: true });
-    this.#size.observe(this.root);
+    this.#box = element("div", { class: "table-box", tabindex: 0, role: "region", "aria-label": "The head table" }, this.#table);
+    this.root = element("div", {}, this.#box, this.#more);
+    this.#box.addEventListener("scroll", () => this.#fill(), { passive: true });
+    this.#size.observe(this.#box);
+    this.#more.addEventListener("click", () => {
+      this.#all = !this.#all;
+      this.#unfold();
+    });
     this.#table.addEventListener("click", (event) => {
       const column = target(event, "th[data-column]")?.dataset.column;
       const row = target(event, "tr[data-layer]");
@@ -72,9 +83,18 @@ export class HeadTable {
         element("button", { type: "button" }, title));
     }));
     this.#table.setAttribute("aria-rowcount", String(this.#rows.length + 1));
+    this.#unfold();
+  }
+
+  /** Shows the first rows, or makes a box of all. */
+  #unfold() {
+    const { length } = this.#rows;
+    this.#more.hidden = length <= FIRST_ROWS;
+    this.#more.textContent = this.#all ? `The first ${FIRST_ROWS}` : `All ${counted(length, "head")}`;
+    this.#box.classList.toggle("scrolls", this.#all);
     this.#there.clear();
     this.#body.replaceChildren(this.#above, this.#below);
-    this.root.scrollTop = 0;
+    this.#box.scrollTop = 0;
     this.#fill();
   }
 
@@ -83,8 +103,10 @@ export class HeadTable {
   }
 
   #fill() {
-    const first = Math.max(0, Math.floor(this.root.scrollTop / ROW_HEIGHT) - BEYOND_SIGHT);
-    const last = Math.min(this.#rows.length, first + Math.ceil(this.root.clientHeight / ROW_HEIGHT) + 2 * BEYOND_SIGHT);
+    const count = this.#all ? this.#rows.length : Math.min(FIRST_ROWS, this.#rows.length);
+    const first = this.#all ? Math.max(0, Math.floor(this.#box.scrollTop / ROW_HEIGHT) - BEYOND_SIGHT) : 0;
+    const last = this.#all ? Math.min(count, first + Math.ceil(this.#box.clientHeight / ROW_HEIGHT) + 2 * BEYOND_SIGHT)
+      : count;
     for (const [at, row] of this.#there) {
       if (at >= first && at < last) continue;
       row.remove();
@@ -101,7 +123,7 @@ export class HeadTable {
       after = /** @type {HTMLTableRowElement} */ (row);
     }
     this.#above.style.height = `${first * ROW_HEIGHT}px`;
-    this.#below.style.height = `${(this.#rows.length - last) * ROW_HEIGHT}px`;
+    this.#below.style.height = `${(count - last) * ROW_HEIGHT}px`;
   }
 
   /** @param {number} at */

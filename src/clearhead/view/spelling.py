@@ -1,4 +1,4 @@
-"""Parts: the words and sentences that a text's tokens make up, and the bytes of those that are less than a letter."""
+"""Spelling: how a text reads by its tokens: its words, its sentences, and the bytes of what is less than a letter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,9 @@ Words = dict[str, list[Any]]
 """`starts`: the tokens at which words begin, the first being 0; `texts`: how each word is spelled."""
 
 
-def parts(layers: Sequence[Layer], batch: int, entries: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:
+def words_and_sentences(
+    layers: Sequence[Layer], batch: int, entries: Sequence[dict[str, Any]], count: int
+) -> dict[str, Any]:
     """Of each of the page's texts its `words` and its `segments`, null where nobody can say.
 
     `entries` tell which of the `count` texts each layer's queries and keys are. `segments` names the sentence of each
@@ -59,11 +61,22 @@ def sentences(tokenizer: Tokenizer, ids: Tensor) -> list[int] | None:
     return numbers if current else None
 
 
+def queries(layer: Layer, batch: int = 0) -> list[str]:
+    """The text of each query's token, `spelled`."""
+    return spelled(layer, layer.queries(batch), query_ids(layer, batch))
+
+
+def keys(layer: Layer, batch: int = 0) -> list[str]:
+    """The text of each key's token, `spelled`."""
+    return spelled(layer, layer.keys(batch), key_ids(layer, batch))
+
+
 def spelled(layer: Layer, texts: list[str], ids: Tensor | None) -> list[str]:
     """The texts of these tokens, with the bytes of those that are a piece of a character.
 
     Byte-level BPE spells such a piece in an alphabet of its own ("ðŁ"), which reads like a text of other letters. Its
-    bytes are given as Python's surrogateescape has them, b"\\xf0\\x9f" as "\\udcf0\\udc9f", which the page writes out.
+    bytes are given as Python's surrogateescape has them, b"\\xf0\\x9f" as "\\udcf0\\udc9f", which the page writes out
+    and `legible` does.
     """
     if layer.tokenizer is None or ids is None:
         return texts
@@ -77,6 +90,15 @@ def spelled(layer: Layer, texts: list[str], ids: Tensor | None) -> list[str]:
         else text
         for text, token in zip(texts, tokens, strict=True)
     ]
+
+
+def legible(text: str) -> str:
+    """A text with the bytes in it that are no letters written out.
+
+    >>> print(legible(" caf\\udcc3"))
+     caf\\xc3
+    """
+    return "".join(f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else letter for letter in text)
 
 
 def as_read(layer: Layer, texts: Sequence[str], ids: Tensor | None) -> str:

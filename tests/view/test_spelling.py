@@ -9,8 +9,9 @@ from transformers import BertConfig, BertModel
 import clearhead as ch
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope.pieces import words_of
-from clearhead.view.parts import sentences, spelled
 from clearhead.view.scene import Scene
+from clearhead.view.spelling import legible, queries, sentences, spelled
+from clearhead.view.terminal import visible
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,13 @@ def test_of_a_step_of_generation_all_keys_have_words(smollm2: Opened) -> None:
     shown = Scene(seen).contents
     of_keys = shown["words"][shown["layers"][0]["keys"]]
     assert "".join(of_keys["texts"]) == "Unbelievabletokenisations"
+
+
+def test_bytes_are_written_out_where_there_is_only_plain_text(smollm2: Opened) -> None:
+    text = "so 🦙!"
+    layer = scene(smollm2, text).layers[0]
+    told = [legible(token) for token in queries(layer)]
+    spelt = "".join(told)
+    assert spelt == "so " + "".join(f"\\x{byte:02x}" for byte in "🦙".encode()) + "!"
+    assert not any(letter in spelt for letter in "ðŁ")
+    assert [visible(token) for token in queries(layer)] == [token.replace(" ", "·") for token in told]
