@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
@@ -29,6 +30,14 @@ hypothesis.settings.load_profile("ci" if IN_CI else "here")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the types that are checked while tests run: they answer before our own sentences, and break a graph."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True, scope="session")

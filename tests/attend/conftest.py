@@ -1,10 +1,8 @@
 """What the tests of attention share: every backend, a plain float64 attention, and random calls."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -187,11 +185,3 @@ def random_calls(draw: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, T
 def calls(dtype: torch.dtype) -> st.SearchStrategy[Any]:
     """Of the type that the backend computes in."""
     return random_calls(dtype)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Without the types that are checked while tests run: what a user's wrong type meets is our own sentence."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

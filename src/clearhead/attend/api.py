@@ -11,6 +11,7 @@ from torch import Tensor
 from clearhead.attend import backends
 from clearhead.attend.biases import Bias, dense
 from clearhead.attend.call import Call
+from clearhead.attend.heard import listener
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import full, where
 from clearhead.attend.remembered import runs_of
@@ -102,7 +103,8 @@ def attention(  # type: ignore[misc]  # the overloads leave the options to this 
         call = checked(
             q, k, v, pattern=pattern, bias=bias, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout, score=score
         )
-        out, lse, statistics = backends.choose(call, backend).forward(call, probe)
+        chosen, hearing = backends.choose(call, backend), listener()
+        out, lse, statistics = hearing.hear(call, chosen, probe) if hearing else chosen.forward(call, probe)
     extras = ((lse,) if return_lse else ()) + ((statistics,) if probe else ())
     return (out, *extras) if extras else out
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from clearhead.attend import library, native, operators
 from clearhead.attend.api import attention, autocasted, check_shapes, without_autocast
 from clearhead.attend.biases import Bias, dense
-from clearhead.attend.patterns import causal
+from clearhead.attend.heard import listener
+from clearhead.attend.pattern import Pattern
+from clearhead.attend.patterns import Align, causal, padding
 from clearhead.attend.patterns import window as window_of
 from clearhead.attend.statistics import Statistics, normalised
 from clearhead.errors import ClearheadError
@@ -81,10 +83,10 @@ def decode(
         if backend == "native" and reason:
             raise ClearheadError(f"backend 'native' can't do this call: {reason}. backend='auto' takes one that can.")
         options: dict[str, Any] = {"scale": scale, "softcap": softcap, "sinks": sinks}
-        if backend == "native" or (backend == "auto" and not reason):
+        if (backend == "native" or (backend == "auto" and not reason)) and not listener():
             out, lse, statistics = _native(q, k, v, valid, blocks, window, bias, probe, **options)
         else:
-            out, lse, statistics = _one_by_one(q, k, v, valid, blocks, window, bias, probe, backend, **options)
+            out, lse, statistics = _by_attention(q, k, v, valid, blocks, window, bias, probe, backend, **options)
     extras = ((lse,) if return_lse else ()) + ((statistics,) if probe else ())
     return (out, *extras) if extras else out
 
@@ -236,7 +238,7 @@ def _ints(numbers: list[int]) -> ctypes.Array[ctypes.c_int32]:
     return (ctypes.c_int32 * len(numbers))(*numbers)
 
 
-def _one_by_one(
+def _by_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -248,20 +250,36 @@ def _one_by_one(
     backend: str,
     **options: Any,
 ) -> tuple[Tensor, Tensor, Statistics | None]:
-    """What decode means: for each sequence, attention over its valid keys."""
-    options |= {"pattern": causal() if window is None else window_of(window), "bias": bias, "backend": backend}
-    options |= {"return_lse": True, "probe": probe}
-    rows: list[Any] = []
-    for b, length in enumerate(valid):
-        keys, values = (x[b : b + 1] if blocks is None else _gathered(x, blocks[b]) for x in (k, v))
-        rows.append(attention(q[b : b + 1], keys[:, :, :length], values[:, :, :length], **options))
-    if not rows:
-        rows.append(attention(q, k[:0], v[:0], **options))
-    out, lse, *statistics = zip(*rows, strict=True)
-    if not probe:
-        return torch.cat(out), torch.cat(lse), None
-    gathered = {name: torch.cat([getattr(s, name) for s in statistics[0]]) for name in vars(statistics[0][0])}
-    return torch.cat(out), torch.cat(lse), Statistics(**gathered)
+    """What decode means: for each sequence, attention over its valid keys; in one call where that can be said."""
+    options |= {"bias": bias, "backend": backend, "return_lse": True, "probe": probe}
+    B, Tq, longest = len(q), q.shape[2], max(valid, default=0)
+    if blocks is not None:
+        k, v = (torch.cat([_gathered(x, row) for row in blocks]) if B else x[:0] for x in (k, v))
+    k, v = k[:, :, :longest], v[:, :, :longest]
+    if longest == min(valid, default=0):
+        made = attention(q, k, v, pattern=_looking_back(window), **options)
+    elif bias is None and min(valid) >= Tq:
+        lengths = torch.tensor(valid, device=q.device)
+        made = attention(q, k, v, pattern=_looking_back(window, lengths - Tq) & padding(lengths), **options)
+    else:
+        pattern = _looking_back(window)
+        each = [
+            attention(q[b : b + 1], k[b : b + 1, :, :n], v[b : b + 1, :, :n], pattern=pattern, **options)
+            for b, n in enumerate(valid)
+        ]
+        out, lse, *statistics = zip(*each, strict=True)
+        joined = [
+            Statistics(**{name: torch.cat([getattr(s, name) for s in all_]) for name in vars(all_[0])})
+            for all_ in statistics
+        ]
+        made = (torch.cat(out), torch.cat(lse), *joined)
+    return made if probe else (*made, None)
+
+
+def _looking_back(window: int | None, start: Tensor | None = None) -> Pattern:
+    """Each query sees the keys up to itself, or the last `window` of them; query 0 is at `start`."""
+    align: Align = "end" if start is None else start
+    return causal(align) if window is None else window_of(window, align=align)
 
 
 def _gathered(pool: Float[Tensor, "_ K _ D"], blocks: Int[Tensor, " n"]) -> Float[Tensor, "1 K _ D"]:

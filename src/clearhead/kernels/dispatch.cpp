@@ -137,6 +137,10 @@ void clearhead_top(const Call* call) { current().kernels->top(*call); }
 void clearhead_toward(const Call* call) { current().kernels->toward(*call); }
 void clearhead_held(const Call* call) { current().kernels->held(*call); }
 void clearhead_fewest(const Call* call) { current().kernels->fewest(*call); }
+void clearhead_linear(const Layer* layer) { current().kernels->linear(*layer); }
+void clearhead_rms_norm(const Layer* layer) { current().kernels->rms_norm(*layer); }
+void clearhead_gate(const Layer* layer) { current().kernels->gate(*layer); }
+void clearhead_turn(const Turn* turn) { current().kernels->turn(*turn); }
 int64_t clearhead_work(const Call* call) { return current().kernels->work(*call); }
 int64_t clearhead_tile(void) { return current().kernels->tile; }
 }

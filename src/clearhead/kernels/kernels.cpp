@@ -4,8 +4,10 @@
 #include "fewest.h"
 #include "forward.h"
 #include "held.h"
+#include "linear.h"
 #include "map.h"
 #include "received.h"
+#include "rows.h"
 #include "table.h"
 #include "top.h"
 #include "toward.h"
@@ -16,6 +18,7 @@
 namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
-    here::forward, here::backward, here::decode, here::received,       here::map, here::top, here::toward,
-    here::held,    here::fewest,   here::work,   here::KEYS * here::Q,
+    here::forward,  here::backward, here::decode, here::received, here::map,
+    here::top,      here::toward,   here::held,   here::fewest,   here::linear,
+    here::rms_norm, here::gate,     here::turn,   here::work,     here::KEYS * here::Q,
 };

@@ -56,12 +56,17 @@ inline vec load(const float16* p) { /* likewise, lane by lane */
 }
 
 inline void store(bfloat16* p, vec x) {
+#if defined(__AVX512BF16__)
+    __m256bh half = _mm512_cvtneps_pbh((__m512)x);
+    memcpy(p, &half, sizeof(half));
+#else
     word_bits words = reinterpret_cast<word_bits&>(x);
     word_bits even = (words >> 16) & 1; /* to the nearest, ties to even */
     word_bits rounded = (words + 0x7fff + even) >> 16;
     word_bits quiet = (words >> 16) | 0x40; /* rounding must not carry a NaN into infinity */
     words = x == x ? rounded : quiet;
     *reinterpret_cast<half_bits*>(p) = __builtin_convertvector(words, half_bits);
+#endif
 }
 inline void store(float16* p, vec x) {
 #if defined(__AVX512F__)

@@ -1,6 +1,6 @@
 /* The table of kernels that each instruction set hands out. */
 #pragma once
-#include "call.h"
+#include "layer.h"
 
 struct Kernels {
     void (*forward)(const Call&);
@@ -12,6 +12,10 @@ struct Kernels {
     void (*toward)(const Call&);
     void (*held)(const Call&);
     void (*fewest)(const Call&);
+    void (*linear)(const Layer&);
+    void (*rms_norm)(const Layer&);
+    void (*gate)(const Layer&);
+    void (*turn)(const Turn&);
     int64_t (*work)(const Call&); /* how many pairs the forward scores */
     int64_t tile;                 /* how many scores a thread holds at a time */
 };

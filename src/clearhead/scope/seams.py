@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from clearhead.attend import reference
+from clearhead.attend.call import Call
 from clearhead.scope import interface, multihead
 from clearhead.scope.accelerate import accelerated
 from clearhead.scope.dispatch import Kernel, stands_for
@@ -103,6 +106,23 @@ class Seams(TorchFunctionMode):
             return result
 
         return looked_at
+
+    def hear(self, call: Call, backend: Any, probe: bool) -> Any:
+        """An attention of Clearhead's own, as its layers call it: who sees whom is said by the call."""
+        if not self.is_chosen:
+            self.seen |= {outer.name for outer in self.running.stack}
+            return backend.forward(call, probe)
+        asked = Asked(
+            call.q, call.k, call.v, scale=call.scale, softcap=call.softcap, sinks=call.sinks, dropout=call.dropout
+        )
+        self.expect(asked)
+        with self._quiet():
+            out, lse, statistics = backend.forward(call, True)
+            with torch.no_grad(), passing(), torch._C.DisableTorchFunction():
+                own = partial(_by_reference, call)
+                taken = Taken(asked, call, "native", out, statistics, own)
+                self._note(asked, out, taken, None)
+        return out, lse, statistics if probe else None
 
     @property
     def attention(self) -> Frame:
@@ -309,6 +329,11 @@ class Beneath(StandIn):
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             return CHECKPOINT
         return NOTHING if may_see_nothing(asked) else asked
+
+
+def _by_reference(call: Call, asked: Asked, rows: Tensor) -> Tensor:
+    """Some of a call's queries, from weights that are held."""
+    return reference.forward(replace(call.take(rows), finite=False, dropout=0.0), False)[0].detach()
 
 
 def _wide(mask: Tensor | None) -> Tensor | None:

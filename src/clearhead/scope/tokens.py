@@ -61,6 +61,9 @@ class Text:
         if ids is None and not embedded and not signal:
             return None
         mask = arguments.tensor("attention_mask")
+        lengths = arguments.tensor("lengths")
+        if mask is None and ids is not None and lengths is not None:
+            mask = torch.arange(ids.shape[1], device=ids.device) < lengths.to(ids.device)[:, None]
         reads = (ids is not None or embedded) and mask is not None and mask.ndim == 2
         valid = mask.bool() if reads and mask is not None else None
         return Text(ids, valid, cache, is_open=ids is None and embedded)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
+from clearhead.attend.heard import LISTENERS
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope.dispatch import looked_at_by
 from clearhead.scope.modules import Running, attentions_among, class_name, listed, named_modules, refuse_scripted
@@ -105,6 +106,8 @@ class Watch(Generic[R]):
             switches.enter_context(looked_at_by(Beneath(self._seams)))
             switches.enter_context(looked_at_by(self._seams))
             switches.enter_context(self._seams)
+            LISTENERS.append(self._seams)
+            switches.callback(LISTENERS.remove, self._seams)
             self._switches = switches.pop_all()
         return self._recorder
 

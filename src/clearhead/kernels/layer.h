@@ -1,0 +1,28 @@
+/* What a layer does with each token by itself: what Python hands over (nn/native.py mirrors it, field by field).
+ *
+ * Rows are tokens. The last dimension of everything is contiguous; what is not wanted is a null pointer.
+ */
+#pragma once
+#include "call.h"
+
+enum Gate { SILU = 0, GELU_TANH = 1, QUICK_GELU = 2 };
+
+typedef struct {
+    int64_t rows, in, out;
+    int32_t type; /* of all tensors, but for the angles */
+    int32_t threads;
+    const void *x, *weight, *bias;
+    void* y;
+    int64_t x_row, y_row; /* numbers from one row to the next */
+    float eps, offset;    /* of a norm */
+    int32_t gate;
+} Layer;
+
+/* Heads turned by their positions: x and y (B, heads, T, D), cos and sin (B or 1, T, R), float32. */
+typedef struct {
+    int64_t B, heads, T, D, R;
+    int32_t type, threads;
+    Tensor x, y;
+    const float *cos, *sin;
+    int64_t angles_batch, angles_row;
+} Turn;

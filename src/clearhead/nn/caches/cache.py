@@ -1,0 +1,194 @@
+"""Cache: the keys and values of the tokens that an attention has seen, so that the next ones need only their own."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clearhead.attend import Pattern, Runs, attention, causal, decode, dense, window
+from clearhead.errors import ClearheadError
+from clearhead.nn.caches.rows import Place
+
+FEW = 4
+"""Up to so many new tokens, `decode` is faster than `attention`."""
+
+
+class Cache(ABC):
+    """What one layer's attention remembers of B sequences, each as long as it is.
+
+    A batch whose texts are unlike long is padded on the right; `new` says how many tokens of each sequence are real.
+    The padding is never attended to, and the next tokens are written over it.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+
+    @property
+    def counts(self) -> list[int]:
+        """`lengths`, as numbers."""
+        return self._counts
+
+    @property
+    def lengths(self) -> Int[Tensor, " B"]:
+        """How many tokens of each sequence have been written; empty before the first write, which says B."""
+        return torch.tensor(self.counts, dtype=torch.int64)
+
+    def positions(self, B: int, T: int) -> Int[Tensor, "_ T"]:
+        """Where the next T tokens of B sequences will stand, `(B or 1, T)`: one row where all are equally long."""
+        return following(self.counts, T)
+
+    @abstractmethod
+    def write(
+        self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
+    ) -> None:
+        """Keep the keys and values of the next tokens: all T of each sequence, or the first new[b] of them."""
+
+    @abstractmethod
+    def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
+        """All that is kept, Tk of the longest sequence; what lies beyond a sequence's own length means nothing."""
+
+    @abstractmethod
+    def take(self, rows: Int[Tensor, " rows"]) -> None:
+        """Go on with these sequences only; one may be named twice, for a beam."""
+
+    @abstractmethod
+    def crop(self, lengths: Int[Tensor, " B"]) -> None:
+        """Forget what lies beyond these lengths, such as guesses that were refused."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """The memory that it holds, in bytes."""
+
+    @property
+    def kept(self) -> list[int]:
+        """How many keys of each sequence `read` gives."""
+        return self.counts
+
+    def attend(
+        self,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B K T D"],
+        v: Float[Tensor, "B K T Dv"],
+        new: Int[Tensor, " B"] | None = None,
+        *,
+        pattern: Pattern,
+        **options: Any,
+    ) -> Float[Tensor, "B H T Dv"]:
+        """Write the new tokens' k and v, then attend from q to all that is kept.
+
+        Each sequence's queries are the last new[b] of its kept keys; rows beyond them come out 0. `options` are
+        bias, scale, softcap, sinks and backend, as of `attention`. On the CPU, where no gradient is recorded and the
+        pattern is `causal()` or `window(w)`, a few new tokens are decoded where the keys lie.
+        """
+        T = q.shape[2]
+        fresh = counted(new, q.shape[0], T)
+        whole, first = not fresh or min(fresh) == T, not any(self.counts)
+        self.write(k, v, new)
+        out: Tensor
+        few = T <= FEW and (whole or T == 1) and q.device.type == "cpu" and not torch.is_grad_enabled()
+        if few and looks_back(pattern) and not isinstance(options.get("bias"), (Tensor, dense)):
+            w = pattern.left + 1 if isinstance(pattern, window) and pattern.left is not None else None
+            out = self.decode(q, w, **options)
+            out = out if whole else without_padding(out, fresh)
+        elif first:
+            out = attention(q, k, v, pattern=pattern if whole else pattern & real(fresh, fresh), **options)
+        elif whole and is_even(self.kept):
+            out = attention(q, *self.read(), pattern=pattern, **options)
+        else:
+            out = self._one_by_one(q, fresh, pattern, options)
+        return out
+
+    def decode(self, q: Float[Tensor, "B H T D"], window: int | None, **options: Any) -> Float[Tensor, "B H T Dv"]:
+        """Causal attention of each sequence's last T tokens, or within a window, over the keys where they lie."""
+        lengths = None if is_even(self.kept) else torch.tensor(self.kept)
+        return decode(q, *self.read(), lengths=lengths, window=window, **options)  # type: ignore[no-any-return]
+
+    def _one_by_one(
+        self, q: Float[Tensor, "B H T D"], fresh: list[int], pattern: Pattern, options: dict[str, Any]
+    ) -> Float[Tensor, "B H T Dv"]:
+        """Attention of sequences that are unlike long, each over its own keys."""
+        keys, values = self.read()
+        rows = []
+        for b, (n, Tk) in enumerate(zip(fresh, self.kept, strict=True)):
+            one = (q[b : b + 1, :, :n], keys[b : b + 1, :, :Tk], values[b : b + 1, :, :Tk])
+            rows.append(F.pad(attention(*one, pattern=pattern, **options), (0, 0, 0, q.shape[2] - n)))
+        return torch.cat(rows)
+
+    def _next(self, k: Float[Tensor, "B K T D"], new: Int[Tensor, " B"] | None) -> tuple[Place, list[int]]:
+        """Where the new tokens go, and the counts with them."""
+        B, _, T, _ = k.shape
+        counts, fresh = self._counts or [0] * B, counted(new, B, T)
+        if len(counts) != B:
+            raise ClearheadError(
+                f"the cache holds {len(counts)} sequences, but k {tuple(k.shape)} has B = {B}; "
+                "a cache goes on with the sequences it began with, or with those that take(rows) left."
+            )
+        return Place.of(counts, fresh, T), [n + more for n, more in zip(counts, fresh, strict=True)]
+
+
+def counted(new: Int[Tensor, "..."] | None, B: int, T: int) -> list[int]:
+    """How many of T tokens are real in each of B sequences."""
+    if new is None:
+        return [T] * B
+    if new.shape != (B,) or new.is_floating_point():
+        raise ClearheadError(
+            f"new: got {new.dtype} of shape {tuple(new.shape)}, expected one whole number a sequence, (B,) = ({B},)."
+        )
+    fresh: list[int] = new.tolist()
+    if fresh and not 0 <= min(fresh) <= max(fresh) <= T:
+        raise ClearheadError(f"new: got {min(fresh)} to {max(fresh)}, expected 0 to T = {T}, the tokens there are.")
+    return fresh
+
+
+def cropped(counts: list[int], lengths: Int[Tensor, "..."]) -> list[int]:
+    """The counts, none beyond `lengths`."""
+    most: list[int] = lengths.tolist()
+    if lengths.shape != (len(counts),) or any(n < 0 for n in most):
+        raise ClearheadError(
+            f"crop: got lengths {most}, expected one for each of the {len(counts)} sequences, at least 0."
+        )
+    return [min(n, m) for n, m in zip(counts, most, strict=True)]
+
+
+def is_even(counts: list[int]) -> bool:
+    """Whether all sequences are equally long."""
+    return len(counts) < 2 or min(counts) == max(counts)
+
+
+def looks_back(pattern: Pattern) -> bool:
+    """Whether a query sees all keys up to itself, or the last w: what `decode` can do."""
+    if isinstance(pattern, window):
+        return pattern.right == 0 and pattern.align == "end"
+    return isinstance(pattern, causal) and pattern.align == "end"
+
+
+def following(counts: list[int], T: int) -> Int[Tensor, "_ T"]:
+    """The T positions after each of these; one row where they are equal."""
+    if is_even(counts):
+        start = counts[0] if counts else 0
+        return torch.arange(start, start + T)[None]
+    return torch.tensor(counts)[:, None] + torch.arange(T)
+
+
+def without_padding(out: Float[Tensor, "B H T Dv"], fresh: list[int]) -> Float[Tensor, "B H T Dv"]:
+    """The rows of each sequence's first fresh[b] tokens; 0 for the others."""
+    padding = torch.arange(out.shape[2]) >= torch.tensor(fresh)[:, None]
+    return out.masked_fill(padding.to(out.device)[:, None, :, None], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class real(Pattern):
+    """A batch padded on the right: the first fresh[b] queries see the first kept[b] keys; the padding sees nothing."""
+
+    fresh: list[int]
+    kept: list[int]
+
+    def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        fresh, kept = (torch.tensor(n, device=device).view(-1, 1, 1, 1) for n in (self.fresh, self.kept))
+        stop = torch.where(torch.arange(Tq, device=device).view(1, 1, Tq, 1) < fresh, kept, 0)
+        return Runs.of(torch.zeros_like(stop), stop, Tk)

@@ -1,0 +1,56 @@
+"""Growing: a cache of every token, with room that doubles."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clearhead.nn.caches.cache import Cache, cropped
+from clearhead.nn.caches.rows import Rows
+
+
+class Growing(Cache):
+    """Keeps every key and value, as they are. Memory: T · K · (D + Dv) numbers a sequence, and at most as much again.
+
+    Gradients flow to the tokens written while they are recorded; each write then copies what is there.
+
+    >>> import clearhead as ch, torch
+    >>> cache = Growing()
+    >>> q, k, v = torch.randn(1, 8, 5, 64), torch.randn(1, 2, 5, 64), torch.randn(1, 2, 5, 64)
+    >>> first = cache.attend(q[:, :, :4], k[:, :, :4], v[:, :, :4], pattern=ch.causal())
+    >>> last = cache.attend(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], pattern=ch.causal())
+    >>> torch.allclose(torch.cat([first, last], 2), ch.attention(q, k, v, pattern=ch.causal()), atol=1e-6)
+    True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._k, self._v = Rows(), Rows()
+
+    def write(
+        self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
+    ) -> None:
+        """Write behind what is there, in place."""
+        place, counts = self._next(k, new)
+        self._k.put(k, place)
+        self._v.put(v, place)
+        self._counts = counts
+
+    def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
+        """Views of what is kept: the next write may change what lies beyond a sequence's length."""
+        longest = max(self._counts, default=0)
+        return self._k.first(longest), self._v.first(longest)
+
+    def take(self, rows: Int[Tensor, " rows"]) -> None:
+        """Copies these sequences."""
+        longest = max(self._counts, default=0)
+        self._counts = [self._counts[b] for b in rows.tolist()]
+        self._k.take(rows, longest)
+        self._v.take(rows, longest)
+
+    def crop(self, lengths: Int[Tensor, " B"]) -> None:
+        """Forgets by counting; the room stays."""
+        self._counts = cropped(self._counts, lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the keys and values and the room for more."""
+        return self._k.nbytes + self._v.nbytes

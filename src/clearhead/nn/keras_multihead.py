@@ -1,0 +1,205 @@
+"""KerasMultiHeadAttention: Keras's layer, with its calling convention and weights, as a PyTorch module."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clearhead.attend import Pattern, attention, causal, full, where, window
+from clearhead.errors import ClearheadError
+from clearhead.nn.weighed import weighed
+
+
+class Dense(nn.Module):
+    """y = x · kernel + bias, over the first of the kernel's dimensions, or the first two; as Keras's EinsumDense."""
+
+    def __init__(self, before: tuple[int, ...], after: tuple[int, ...], bias: bool) -> None:
+        super().__init__()
+        self.dims = len(before)
+        self.kernel = nn.Parameter(nn.init.xavier_uniform_(torch.empty(prod(before), prod(after))).view(before + after))
+        self.bias = nn.Parameter(torch.zeros(after)) if bias else None
+
+    def forward(self, x: Float[Tensor, "B T *before"]) -> Float[Tensor, "B T *after"]:
+        """Each token by itself."""
+        n = self.dims
+        y: Tensor = (x.flatten(-n) @ self.kernel.flatten(n).flatten(0, n - 1)).unflatten(-1, self.kernel.shape[n:])
+        return y if self.bias is None else y + self.bias
+
+
+class KerasMultiHeadAttention(nn.Module):
+    """`keras.layers.MultiHeadAttention`, called and loaded as it is: query, then value, then key.
+
+    Its masks say who may be seen. As in Keras, weights are made by the first call, in its query's type, or by `build`
+    from the inputs' shapes, or by `set_weights`, which takes what the Keras layer's `get_weights` gives. The state dict
+    has Keras's names: `query.kernel (E, H, D)`, `key.kernel`, `value.kernel`, `attention_output.kernel (H, Dv, out)`,
+    and each one's `bias`.
+
+    Args:
+        num_heads: H.
+        key_dim: width of each head's queries and keys, D.
+        value_dim: width of each head's values, Dv; None is `key_dim`.
+        dropout: the probability of dropping a weight while training.
+        use_bias: whether the projections have biases.
+        output_shape: of each token that comes out, a number or several; None is the query's width.
+        attention_axes: only the default, the tokens, axis 1.
+        sliding_window: query i sees the keys less than so many from it, to both sides.
+        use_gate: whether each head's output is multiplied by sigmoid(W_g query) (Qiu et al. 2025), as `gate.kernel`.
+
+    Two things are PyTorch's way: a layer trains until `eval()` is called, where `training` says nothing else, and
+    there are no Keras initialisers or regularisers. A query that may see nothing gets weights of 0 and the output's
+    bias; Keras gives it the mean of all values, unless it returns the weights.
+
+    >>> import clearhead as ch, torch
+    >>> layer = ch.nn.KerasMultiHeadAttention(num_heads=2, key_dim=16)
+    >>> x, memory = torch.randn(1, 8, 32), torch.randn(1, 4, 24)
+    >>> out, weights = layer(x, memory, return_attention_scores=True)
+    >>> out.shape, weights.shape
+    (torch.Size([1, 8, 32]), torch.Size([1, 2, 8, 4]))
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        output_shape: int | Sequence[int] | None = None,
+        attention_axes: int | Sequence[int] | None = None,
+        sliding_window: int | None = None,
+        use_gate: bool = False,
+    ) -> None:
+        super().__init__()
+        if attention_axes not in (None, 1, (1,), [1]):
+            raise ClearheadError(
+                f"attention_axes: got {attention_axes!r}; this layer attends over axis 1, the tokens. "
+                "Bring the axes to attend over together with reshape."
+            )
+        self.num_heads, self.key_dim = num_heads, key_dim
+        self.value_dim = key_dim if value_dim is None else value_dim
+        self.dropout, self.use_bias, self.use_gate = dropout, use_bias, use_gate
+        self.output_shape = (output_shape,) if isinstance(output_shape, int) else output_shape
+        self.sliding_window = sliding_window
+        self.built = False
+
+    def build(
+        self, query_shape: Sequence[int], value_shape: Sequence[int], key_shape: Sequence[int] | None = None
+    ) -> None:
+        """Make the weights for inputs of these shapes, of which the last number counts."""
+        H, width = self.num_heads, query_shape[-1]
+        key_width = value_shape[-1] if key_shape is None else key_shape[-1]
+        out = (width,) if self.output_shape is None else tuple(self.output_shape)
+        self.query = Dense((width,), (H, self.key_dim), self.use_bias)
+        self.key = Dense((key_width,), (H, self.key_dim), self.use_bias)
+        self.gate = Dense((width,), (H, self.value_dim), self.use_bias) if self.use_gate else None
+        self.value = Dense((value_shape[-1],), (H, self.value_dim), self.use_bias)
+        self.attention_output = Dense((H, self.value_dim), out, self.use_bias)
+        self.built = True
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of the weights, in Keras's order: query, key, gate, value, output, each its kernel, then its bias."""
+        return [p.detach().cpu().numpy().copy() for p in self.parameters()]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Take over what `get_weights` of a Keras layer of the same arguments gives."""
+        each = 2 if self.use_bias else 1
+        if len(weights) != each * (5 if self.use_gate else 4):
+            raise ClearheadError(
+                f"set_weights: got {len(weights)} arrays, expected {each * (5 if self.use_gate else 4)}. "
+                "Are use_bias and use_gate as in the Keras layer?"
+            )
+        if not self.built:
+            query, key, value = (weights[each * n].shape[:1] for n in (0, 1, 3 if self.use_gate else 2))
+            self.build(query, value, key)
+        parameters = dict(self.named_parameters())
+        for (name, p), array in zip(parameters.items(), weights, strict=True):
+            if tuple(p.shape) != tuple(array.shape):
+                raise ClearheadError(
+                    f"set_weights: {name} is {tuple(p.shape)} here and {tuple(array.shape)} in what was given. "
+                    "Are num_heads, key_dim, value_dim and output_shape as in the Keras layer?"
+                )
+        with torch.no_grad():
+            for p, array in zip(parameters.values(), weights, strict=True):
+                p.copy_(torch.from_numpy(np.array(array)))
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Tq E"],
+        value: Float[Tensor, "B Tk Ev"],
+        key: Float[Tensor, "B Tk Ek"] | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> Float[Tensor, "B Tq *out"] | tuple[Float[Tensor, "B Tq *out"], Float[Tensor, "B H Tq Tk"]]:
+        """Attend from the query's tokens to the value's.
+
+        Args:
+            query: `(B, Tq, E)`.
+            value: `(B, Tk, Ev)`.
+            key: `(B, Tk, Ek)`; None is `value`.
+            query_mask: `(B, Tq)`, which queries are real; the others see nothing.
+            value_mask, key_mask: `(B, Tk)`, which keys are real.
+            attention_mask: `(B, Tq, Tk)`, `(Tq, Tk)` or `(B, H, Tq, Tk)`, 1 for any: True, or not 0, may attend.
+            return_attention_scores: whether to return the weights too, from before dropout.
+            training: whether to drop; None is as `train()` and `eval()` say.
+            use_causal_mask: query i sees keys 0 … i.
+
+        Raises:
+            ClearheadError: for a mask that does not fit.
+        """
+        key = value if key is None else key
+        if not self.built:
+            self.build(query.shape, value.shape, key.shape)
+            self.to(query)
+        q, k, v = (made.transpose(1, 2) for made in (self.query(query), self.key(key), self.value(value)))
+
+        pattern: Pattern = causal(align="start") if use_causal_mask else full()
+        if self.sliding_window is not None:
+            pattern = pattern & window(self.sliding_window - 1, self.sliding_window - 1, align="start")
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attention_mask = attention_mask[None]
+        scores = (*q.shape[:3], k.shape[2])
+        by_head = attention_mask is not None and attention_mask.dim() == 4
+        for name, mask, axes in (
+            ("query_mask", query_mask, (0, 2)),
+            ("value_mask", value_mask, (0, 3)),
+            ("key_mask", key_mask, (0, 3)),
+            ("attention_mask", attention_mask, (0, 1, 2, 3) if by_head else (0, 2, 3)),
+        ):
+            if mask is not None:
+                pattern = pattern & _seen(name, mask, axes, scores)
+
+        dropout = self.dropout if (self.training if training is None else training) else 0.0
+        weights = None
+        if return_attention_scores:
+            out, weights, _ = weighed(q, k, v, change=partial(F.dropout, p=dropout), pattern=pattern)
+        else:
+            out = attention(q, k, v, pattern=pattern, dropout=dropout)
+        out = out.transpose(1, 2)
+        if self.gate is not None:
+            out = out * self.gate(query).sigmoid()
+        out = self.attention_output(out)
+        return out if weights is None else (out, weights)
+
+
+def _seen(name: str, mask: Tensor, axes: tuple[int, ...], scores: tuple[int, ...]) -> Pattern:
+    """What a mask over these of the scores' four axes leaves to be seen."""
+    want = tuple(scores[axis] for axis in axes)
+    if mask.dim() != len(axes) or any(n not in (1, w) for n, w in zip(mask.shape, want, strict=True)):
+        named = ", ".join(("B", "H", "Tq", "Tk")[axis] for axis in axes)
+        raise ClearheadError(
+            f"{name} has shape {tuple(mask.shape)}; expected ({named}) = {want}, or 1 in place of any of them."
+        )
+    shape = [1, 1, 1, 1]
+    for axis, n in zip(axes, mask.shape, strict=True):
+        shape[axis] = n
+    return where(mask.bool().reshape(shape))

@@ -1,0 +1,131 @@
+"""The layers' own kernels, on the CPU, where no gradient is wanted: each in one pass, and with few calls a token."""
+
+import ctypes
+from ctypes import c_float, c_int32, c_int64, c_void_p
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearhead.attend import library
+from clearhead.attend.library import Strided
+from clearhead.attend.operators import TYPES, strided
+
+FEW, MANY = 8, 64
+"""Rows up to which reading the weights takes longer than multiplying by them; and from which ours is the faster product
+of matrices, on AVX-512, and of bfloat16 on AMX."""
+HERE = library.missing() is None
+AVX512 = ("amx", "avx512bf16", "avx512")
+GATES = {"silu": 0, "gelu_tanh": 1, "quick_gelu": 2}
+"""kernels/layer.h: Gate."""
+
+
+class LayerCall(ctypes.Structure):
+    """kernels/layer.h: Layer, field by field."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "in", "out")),
+        *((name, c_int32) for name in ("type", "threads")),
+        *((name, c_void_p) for name in ("x", "weight", "bias", "y")),
+        *((name, c_int64) for name in ("x_row", "y_row")),
+        *((name, c_float) for name in ("eps", "offset")),
+        ("gate", c_int32),
+    )
+
+
+class TurnCall(ctypes.Structure):
+    """kernels/layer.h: Turn, field by field."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("B", "heads", "T", "D", "R")),
+        *((name, c_int32) for name in ("type", "threads")),
+        ("x", Strided),
+        ("y", Strided),
+        *((name, c_void_p) for name in ("cos", "sin")),
+        *((name, c_int64) for name in ("angles_batch", "angles_row")),
+    )
+
+
+def takes(x: Tensor, weight: Tensor | None = None) -> bool:
+    """Whether these kernels can be used: on the CPU, of a type that they know, without gradient."""
+    return (
+        HERE
+        and not torch.is_grad_enabled()
+        and x.is_cpu
+        and x.dtype in TYPES
+        and (weight is None or (weight.dtype == x.dtype and weight.is_contiguous()))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and x.numel() > 0
+    )
+
+
+def takes_rows(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` is faster than PyTorch's on so many rows."""
+    rows = x.numel() // max(x.shape[-1], 1)
+    if rows > FEW and (rows < MANY or not _multiplies(x.dtype)):
+        return False
+    return takes(x, weight)
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether products of matrices of this type are our kernels' strength."""
+    if not HERE:
+        return False
+    return (dtype == torch.float32 and library.isa() in AVX512) or (dtype == torch.bfloat16 and library.isa() == "amx")
+
+
+def linear(
+    x: Float[Tensor, "*tokens E"], weight: Float[Tensor, "out E"], bias: Float[Tensor, " out"] | None
+) -> Float[Tensor, "*tokens out"]:
+    """x Wᵀ + b, with sums in float32."""
+    return _by_rows("clearhead_linear", x, weight.shape[0], weight, bias)
+
+
+def rms_norm(
+    x: Float[Tensor, "*tokens E"], weight: Float[Tensor, " E"], eps: float, offset: float
+) -> Float[Tensor, "*tokens E"]:
+    """x / √(mean(x²) + eps) · (offset + weight)."""
+    return _by_rows("clearhead_rms_norm", x, x.shape[-1], weight, None, eps, offset)
+
+
+def gate(x: Float[Tensor, "*tokens both"], activation: str) -> Float[Tensor, "*tokens hidden"]:
+    """f(gate) ⊙ up, of rows that hold the gate's numbers, then up's."""
+    return _by_rows("clearhead_gate", x, x.shape[-1] // 2, None, None, 0.0, 0.0, GATES[activation])
+
+
+def _by_rows(kernel: str, x: Tensor, out: int, weight: Tensor | None, bias: Tensor | None, *numbers: float) -> Tensor:
+    """One of the kernels on each row of x; `numbers` are the last fields of LayerCall."""
+    x = x.contiguous()
+    width = x.shape[-1]
+    y = x.new_empty((*x.shape[:-1], out))
+    call = LayerCall(
+        x.numel() // width,
+        width,
+        out,
+        TYPES[x.dtype],
+        library.threads(),
+        x.data_ptr(),
+        None if weight is None else weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        width,
+        out,
+        *numbers,
+    )
+    getattr(library.loaded(), kernel)(ctypes.byref(call))
+    return y
+
+
+def turn(
+    x: Float[Tensor, "B N T D"], cos: Float[Tensor, "_ 1 T R"], sin: Float[Tensor, "_ 1 T R"]
+) -> Float[Tensor, "B N T D"]:
+    """x with dimensions d and d + R / 2 turned by the angle of d, for d < R / 2; laid out as `(B, T, N, D)`."""
+    (B, N, T, D), R = x.shape, cos.shape[-1]
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    y = x.new_empty(B, T, N, D).transpose(1, 2)
+    cos, sin = (each.expand(-1, -1, T, -1).contiguous() for each in (cos, sin))
+    call = TurnCall(B, N, T, D, R // 2, TYPES[x.dtype], library.threads(), strided(x), strided(y), cos.data_ptr())
+    call.sin, call.angles_batch, call.angles_row = sin[..., R // 2 :].data_ptr(), T * R if len(cos) > 1 else 0, R
+    library.loaded().clearhead_turn(ctypes.byref(call))
+    return y

@@ -1,0 +1,36 @@
+"""Position: where tokens stand, told to a model at one of three places."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearhead.attend import Bias
+
+Angles = tuple[Float[Tensor, "_ 1 T R"], Float[Tensor, "_ 1 T R"]]
+"""Cosine and ∓ sine of each new token's angles, `(B or 1, 1, T, R)`, as the R dimensions that turn lie in a head."""
+
+
+class Position(nn.Module):
+    """Tells a model where its tokens stand, by one of `add`, `turn` and `bias`. This one tells nothing.
+
+    Without any position a decoder still knows the order, by how much each query sees (NoPE, Kazemnejad et al.
+    2023); an encoder treats its tokens as a set. Every other position is one of these and overrides one place.
+    `at (B or 1, T)` says where the tokens stand, counted from 0.
+    """
+
+    def add(self, x: Float[Tensor, "B T E"], at: Int[Tensor, "_ T"]) -> Float[Tensor, "B T E"]:
+        """The tokens' vectors, with their positions added."""
+        return x
+
+    def angles(self, at: Int[Tensor, "_ T"]) -> Angles | None:
+        """What `turn` turns by; asked for once in a forward pass, as it is the same in every layer."""
+        return None
+
+    def turn(
+        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], angles: Angles | None
+    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B K T D"]]:
+        """Queries and keys, turned by their positions."""
+        return q, k
+
+    def bias(self) -> Bias | None:
+        """What is added to the scores, by the distance j − i."""
+        return None
