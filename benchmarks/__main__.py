@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import accuracy, browser, cases, looking, machine, page, plot, report
+from benchmarks import accuracy, browser, cases, looking, machine, models, page, plot, report
 from benchmarks.cases import SWEEP, matches
 from benchmarks.peers.ours import OURS
 from benchmarks.running import Bench, Options
 
 HOME = Path(__file__).parents[1]
-CASES = [*cases.CASES, *looking.CASES, *browser.CASES]
+CASES = [*cases.CASES, *looking.CASES, *models.CASES, *browser.CASES]
 PAGE, PICTURE = HOME / "docs/benchmarks.md", HOME / "docs/bench.png"
 
 

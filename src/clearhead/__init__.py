@@ -1,5 +1,6 @@
 """Attention you can run fast and see through."""
 
+from clearhead import models, nn
 from clearhead.attend import *  # noqa: F403
 from clearhead.attend import __all__ as _attend
 from clearhead.errors import ClearheadError, WatchWarning
@@ -25,6 +26,8 @@ __all__ = [
     "compare",
     "copying",
     "draw",
+    "models",
+    "nn",
     "randomised",
     "survey",
     "watch",

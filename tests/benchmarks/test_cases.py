@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import browser, looking
+from benchmarks import browser, looking, models
 from benchmarks.cases import CASES, DRAM, FMA, STOCK, SWEEP, Case, Contest, PeakMemory, Quantity, matches
 from benchmarks.goals import Costs, Faster, Goal, Holds, Lasts, Share, Takes
 from benchmarks.peers import PEERS
@@ -12,14 +12,14 @@ from benchmarks.peers.pytorch import FOLDED
 from benchmarks.problem import Problem
 from benchmarks.running import PLOTTED
 
-EVERY = [*CASES, *looking.CASES, *browser.CASES, *SWEEP]
+EVERY = [*CASES, *looking.CASES, *models.CASES, *browser.CASES, *SWEEP]
 
 
 def test_no_two_cases_have_one_name() -> None:
     assert len({case.name for case in EVERY}) == len(EVERY)
 
 
-@pytest.mark.parametrize("case", [*CASES, *looking.CASES, *browser.CASES], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *looking.CASES, *models.CASES, *browser.CASES], ids=lambda case: case.name)
 def test_a_case_has_goals_whose_aim_is_no_easier_and_whose_peer_is_there(case: Case) -> None:
     assert case.goals
     for goal in case.goals:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from clearhead.cli import compare, doctor, heads, look, serve, survey
+from clearhead.cli import compare, doctor, generate, heads, look, serve, survey
 from clearhead.errors import ClearheadError
 
 
@@ -39,4 +39,5 @@ main.add_command(heads.command)
 main.add_command(compare.command)
 main.add_command(survey.command)
 main.add_command(serve.command)
+main.add_command(generate.command)
 main.add_command(doctor.command)

@@ -103,11 +103,11 @@ def open_model(name: str = "smollm2", *, report: Report = lambda what: None) -> 
 
     Raises ClearheadError, in one sentence, if there is no such model or it cannot be opened.
     """
-    source = _find(name)
+    source = find(name)
     with _quiet():
         if isinstance(source, str):
             report(f"asking the hub for {name}")
-            local = _only_local(name)
+            local = only_local(name)
             report(f"opening {name}")
             with _one_sentence(name):
                 model, tokenizer = _load(source, local_files_only=local)
@@ -125,7 +125,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CLEARHEAD_CACHE") or platformdirs.user_cache_dir("clearhead")).expanduser()
 
 
-def _find(name: str) -> Path | str:
+def find(name: str) -> Path | str:
     """The folder or file that `name` means, or the name itself where only the hub can know it."""
     if name in KNOWN:
         path = KNOWN[name].path
@@ -157,7 +157,7 @@ def _not_found(name: str, why: str) -> ClearheadError:
     )
 
 
-def _only_local(name: str) -> bool:
+def only_local(name: str) -> bool:
     """Asks the hub once, so that a wrong name or a missing network shows at once, not after many retries.
 
     True if the hub cannot be reached but an earlier download is there to be opened.

@@ -1,0 +1,57 @@
+"""load(): a checkpoint, by name or path, as one of our own models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clearhead.errors import ClearheadError
+from clearhead.models.checkpoints import find, only_local
+from clearhead.models.families import FAMILIES
+from clearhead.models.names import to_ours
+from clearhead.models.tokens import tokenizer_of
+from clearhead.models.weights.opening import open_weights
+
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+def load(
+    name: str | Path, *, dtype: torch.dtype = torch.float32, report: Report = lambda what, done, total: None
+) -> nn.Module:
+    """The model in a checkpoint, with its weights, its tokenizer as `model.tokenizer`, ready to run on the CPU.
+
+    `name` is "smollm2" or "minilm", a folder with `config.json` and safetensors files (sharded or not) or PyTorch's
+    `.bin`, a `.gguf` file, or a name on the hub. Weights are mapped into memory: those that need no other type or
+    shape are never copied.
+
+    Raises ClearheadError, in sentences: for a model that isn't there or is of no family that is known, and for
+    weights that are missing, not expected or of another shape, all named at once.
+
+    >>> import clearhead as ch
+    >>> model = ch.models.load("smollm2")
+    >>> model.generate("The capital of France is", max_new_tokens=4).text
+    ' Paris. Paris is'
+    """
+    found = find(str(name))
+    path = found if isinstance(found, Path) else _downloaded(found)
+    weights = open_weights(path)
+    kind = weights.config.get("model_type")
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ClearheadError(f"'{name}' is a model of type {kind!r}; expected one of {known}.")
+    family = FAMILIES[kind]
+    with torch.device("meta"):
+        model = family.build(weights.config).to(dtype)
+    to_ours(family.names_of(weights.config), weights, model, lambda done, total: report(f"reading {name}", done, total))
+    setattr(model, "tokenizer", tokenizer_of(path))  # noqa: B010 - nn.Module lets no other type be named
+    return model.eval()
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a model on the hub, which is asked for what isn't here yet."""
+    import huggingface_hub
+
+    files = ["*.json", "*.safetensors", "tokenizer*", "*.txt"]
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=files, local_files_only=only_local(name)))

@@ -1,0 +1,120 @@
+"""Stack: the layers of a transformer, one on the other, with what they share."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clearhead.attend import Pattern, full, padding
+from clearhead.models.config import Config
+from clearhead.nn.block import Block
+from clearhead.nn.caches.cache import Cache
+from clearhead.nn.heads import KeysValues
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a decoder's cross-attentions read: the encoder's tokens as each layer's keys and values."""
+
+    layers: tuple[KeysValues, ...]
+    lengths: Int[Tensor, " B"] | None
+    """How many of them are real."""
+
+    def take(self, rows: Int[Tensor, " rows"]) -> "Memory":
+        """Of these sequences only; one may be named twice."""
+        layers = tuple((k[rows], v[rows]) for k, v in self.layers)
+        return Memory(layers, None if self.lengths is None else self.lengths[rows])
+
+
+class Stack(nn.Module):
+    """Blocks of attention and feed-forward, then a norm: tokens' vectors `(B, T, E)` in, the same shape out.
+
+    Set `checkpointing` to True to keep only each block's input while training, and to run the block once more on the
+    way back (Chen et al. 2016).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.width
+        self.position = copy.deepcopy(config.position)
+        patterns = config.pattern if isinstance(config.pattern, tuple) else (config.pattern,)
+        self.patterns = tuple(patterns[n % len(patterns)] for n in range(config.layers))
+        self.blocks = nn.ModuleList(self._block(config, pattern) for pattern in self.patterns)
+        self.norm = config.norm(width) if config.final_norm else nn.Identity()
+        self.checkpointing = False
+
+    def _block(self, config: Config, pattern: Pattern) -> Block:
+        cross = None
+        if config.memory_width is not None:
+            cross = config.attention(config.width, memory_width=config.memory_width, pattern=full())
+        return Block(
+            config.attention(config.width, pattern=pattern, position=self.position),
+            config.feed_forward(config.width),
+            lambda: config.norm(config.width),
+            cross=cross,
+            norm_at=config.norm_at,
+            parallel=config.parallel,
+            dropout=config.dropout,
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T E"],
+        at: Int[Tensor, "_ T"] | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+        memory: Memory | None = None,
+        caches: Sequence[Cache] | None = None,
+        only: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B tokens E"]:
+        """The tokens after all layers and the norm. Arguments are those of `states`."""
+        for state in self.states(x, at, lengths=lengths, memory=memory, caches=caches, only=only):
+            x = state
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def states(
+        self,
+        x: Float[Tensor, "B T E"],
+        at: Int[Tensor, "_ T"] | None = None,
+        *,
+        lengths: Int[Tensor, " B"] | None = None,
+        memory: Memory | None = None,
+        caches: Sequence[Cache] | None = None,
+        only: Int[Tensor, " B"] | None = None,
+    ) -> Iterator[Float[Tensor, "B tokens E"]]:
+        """The tokens after each layer, before the last norm.
+
+        Args:
+            x: the tokens' vectors.
+            at: where they stand; None is from 0.
+            lengths: how many tokens of each sequence are real; the padding after them is seen by none.
+            memory: what the cross-attentions read.
+            caches: one a layer.
+            only: the one token of each sequence that is wanted of the last layer, `(B, 1, E)`.
+        """
+        angles = self.position.angles(torch.arange(x.shape[1], device=x.device)[None] if at is None else at)
+        real = padding(lengths) if lengths is not None and caches is None else None  # a cache sees to it itself
+        seen = {pattern: pattern if real is None else pattern & real for pattern in self.patterns}
+        for n, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
+            options: dict[str, Any] = {"pattern": seen[pattern], "angles": angles}
+            if memory is not None:
+                options |= {"memory": memory.layers[n], "memory_lengths": memory.lengths}
+            if caches is not None:
+                options |= {"cache": caches[n], "lengths": lengths}
+            if only is not None and n == len(self.blocks) - 1:
+                options["only"] = only
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, **options)
+            else:
+                x = block(x, **options)
+            yield x
+
+    def remember(self, x: Float[Tensor, "B Ts Em"], lengths: Int[Tensor, " B"] | None = None) -> Memory:
+        """Another stack's tokens, as the memory that this one's cross-attentions read."""
+        return Memory(tuple(cast(Any, block).cross.remember(x) for block in self.blocks), lengths)

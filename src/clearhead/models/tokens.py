@@ -1,0 +1,204 @@
+"""Tokens: a checkpoint's tokenizer, text to numbers and back, piece by piece if it is streamed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import ClearheadError
+from clearhead.models.gguf_tokens import backend_of, tokenizers_package
+from clearhead.models.weights.gguf_file import read_gguf
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What makes tokens of text for one model, and text of its tokens.
+
+    >>> from clearhead.models.checkpoints import KNOWN
+    >>> tokenizer = tokenizer_of(KNOWN["smollm2"].path)
+    >>> tokenizer.encode("Hello there")
+    [19556, 665]
+    >>> tokenizer.decode([19556, 665])
+    'Hello there'
+    """
+
+    backend: Any
+    """The `tokenizers.Tokenizer` that does the work."""
+    ends: tuple[int, ...] = ()
+    """The tokens with which the model ends a text, or its turn in a talk."""
+    template: str | None = None
+    """How a talk is written as a text, in Jinja; None for a model that was not taught to talk."""
+    special: Mapping[str, str] = field(default_factory=dict)
+    """The special tokens that a template may name: `bos_token`, `eos_token`, ..."""
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The text's tokens, between those that the model wants at both ends, unless `special` is False."""
+        return list(self.backend.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The tokens' text, without the special ones."""
+        return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=True))
+
+    def stream(self) -> "Stream":
+        """Turns tokens into text as they come."""
+        return Stream(self)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of a talk, up to where the model is to answer; each message has a "role" and "content".
+
+        Raises ClearheadError if the model was not taught to talk, or its template refuses these messages.
+        """
+        if self.template is None:
+            raise ClearheadError("chat: this model has no chat template: it goes on with texts, it doesn't answer.")
+        return self.encode(_written(self.template, messages, self.special), special=False)
+
+    # What a watch asks of a tokenizer, by the names that Transformers' have.
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The tokens that are no text."""
+        return [number for number, token in self.backend.get_added_tokens_decoder().items() if token.special]
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a text."""
+        return self._special("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+        return self._special("eos_token")
+
+    @property
+    def cls_token_id(self) -> int | None:
+        """The token that begins a text and stands for it whole (BERT)."""
+        return self._special("cls_token")
+
+    @property
+    def sep_token_id(self) -> int | None:
+        """The token between two texts and after them (BERT)."""
+        return self._special("sep_token")
+
+    def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        """The vocabulary's entries."""
+        return [str(self.backend.id_to_token(int(token))) for token in ids]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text that entries stand for."""
+        return str(self.backend.decoder.decode(tokens))
+
+    def _special(self, name: str) -> int | None:
+        number: int | None = self.backend.token_to_id(self.special[name]) if name in self.special else None
+        return number
+
+
+class Stream:
+    """Text, as its tokens come: whole characters only, as one may take several tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.start = self.said = 0
+        """What is said ends before token `said`; to have its spaces right, decoding begins at token `start`."""
+
+    def add(self, token: int) -> str:
+        """What this token adds to the text; nothing, as long as a character is not whole."""
+        self.ids.append(int(token))
+        return "" if self._now().endswith("\N{REPLACEMENT CHARACTER}") else self.rest()
+
+    def rest(self) -> str:
+        """What was held back, though it be no whole character."""
+        before = self.tokenizer.decode(self.ids[self.start : self.said])
+        piece = self._now()[len(before) :]
+        if piece:
+            self.start = self.said
+        self.said = len(self.ids)
+        return piece
+
+    def _now(self) -> str:
+        return self.tokenizer.decode(self.ids[self.start :])
+
+
+def tokenizer_of(path: str | Path) -> Tokenizer | None:
+    """The tokenizer of a checkpoint: a folder's `tokenizer.json`, or what a `.gguf` file says; None if it has none.
+
+    Raises ClearheadError if it is broken, or of a kind that is not known.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _of_folder(path) if (path / "tokenizer.json").exists() else None
+    said = read_gguf(path).metadata
+    tokens: list[str] | None = said.get("tokenizer.ggml.tokens")
+    if tokens is None:
+        return None
+    numbers = {kind: said.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos", "unk", "eot", "eom")}
+    known = {kind: number for kind, number in numbers.items() if number is not None}
+    ends = tuple(dict.fromkeys(known[kind] for kind in ("eos", "eot", "eom") if kind in known))
+    special = {f"{kind}_token": tokens[number] for kind, number in known.items()}
+    return Tokenizer(backend_of(path, said), ends, said.get("tokenizer.chat_template"), special)
+
+
+def _of_folder(folder: Path) -> Tokenizer:
+    tokenizers = tokenizers_package()
+    file = folder / "tokenizer.json"
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises no other
+        raise ClearheadError(f"The tokenizer '{file}' cannot be read ({error}); get it again.") from error
+    backend.no_truncation()
+    backend.no_padding()
+    said = _json(folder / "tokenizer_config.json")
+    special = {
+        name: token["content"] if isinstance(token, dict) else token
+        for name, token in said.items()
+        if name.endswith("_token") and isinstance(token, dict | str)
+    }
+    ends: Any = next(
+        (
+            config["eos_token_id"]
+            for config in (_json(folder / "generation_config.json"), _json(folder / "config.json"))
+            if config.get("eos_token_id") is not None
+        ),
+        backend.token_to_id(special.get("eos_token", "")),
+    )
+    ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+    return Tokenizer(backend, ends, _template(folder, said), special)
+
+
+def _template(folder: Path, said: Mapping[str, Any]) -> str | None:
+    """The chat template: in a file of its own, or in the config, the one called "default" if there are several."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = said.get("chat_template")
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def _written(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]) -> str:
+    """A talk as a text. Templates come from strangers: they run in a sandbox."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(why: str) -> None:
+        raise TemplateError(why)
+
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    jinja.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    jinja.globals["raise_exception"] = refuse
+    try:
+        return jinja.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
+    except TemplateError as error:
+        raise ClearheadError(f"chat: the model's template refuses these messages: {error}.") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ClearheadError(f"The file '{path}' cannot be read as JSON ({error}); get it again.") from error
+    return read

@@ -1,0 +1,214 @@
+"""What a GGUF file holds, by Transformers' names: llama.cpp has its own for tensors and config, and reorders some."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import ClearheadError
+from clearhead.models.weights.gguf_file import Gguf
+from clearhead.models.weights.weights import Stored, Weights
+
+Mend = Callable[[str, Stored, Mapping[str, Any]], Stored]
+"""Undoes what llama.cpp did to a tensor, by its name there and by the config."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How llama.cpp calls the parts of one kind of model, and what it leaves unsaid of it."""
+
+    names: Mapping[str, str]
+    config: Mapping[str, str]
+    """Transformers' name of each number that the metadata has."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """What all models of the kind have, and the file does not say."""
+    mend: Mend = lambda name, stored, config: stored
+
+
+def weights_of(path: Path, gguf: Gguf) -> Weights:
+    """A GGUF file's tensors and config, as Transformers has them. Names that are not known stay as they are.
+
+    Raises ClearheadError if the file's architecture is not known.
+    """
+    kind = gguf.metadata.get("general.architecture")
+    if kind not in ARCHITECTURES or gguf.metadata.get(f"{kind}.expert_count"):
+        experts = " with experts" if kind in ARCHITECTURES else ""
+        raise ClearheadError(
+            f"The file '{path}' holds a model of architecture {kind!r}{experts}; of GGUF files Clearhead reads "
+            f"{', '.join(ARCHITECTURES)}, without experts. Get the model as safetensors."
+        )
+    if gguf.metadata.get("split.count", 1) > 1:
+        raise ClearheadError(
+            f"The file '{path}' is one of {gguf.metadata['split.count']} parts; join them first: "
+            "llama-gguf-split --merge FIRST_PART WHOLE."
+        )
+    architecture = ARCHITECTURES[kind]
+    config = _config(path, kind, architecture, gguf)
+    tensors = {
+        _named(name, architecture): architecture.mend(name, stored, config)
+        for name, stored in gguf.tensors.items()
+        if name != "rope_freqs.weight"  # which the config has
+    }
+    return Weights(tensors, config)
+
+
+def _named(name: str, architecture: Architecture) -> str:
+    """A tensor's name in Transformers."""
+    stem, _, leaf = name.rpartition(".")
+    numbers = re.findall(r"\d+", stem)
+    known = architecture.names.get(re.sub(r"\d+", "{n}", stem, count=1))
+    return name if known is None else f"{known.replace('{n}', numbers[0] if numbers else '')}.{leaf}"
+
+
+def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> dict[str, Any]:
+    """The config, as config.json would have it."""
+    said = gguf.metadata
+    config: dict[str, Any] = {"model_type": kind, **architecture.fixed}
+    config |= {
+        theirs: said[key]
+        for name, theirs in architecture.config.items()
+        if (key := name if name.startswith("tokenizer.") else f"{kind}.{name}") in said
+    }
+    try:
+        config["vocab_size"] = gguf.tensors["token_embd.weight"].shape[0]
+    except KeyError as error:
+        raise ClearheadError(f"The file '{path}' has no tensor token_embd.weight; it holds no whole model.") from error
+    if (
+        kind == "gemma2"
+    ):  # 1/√ of this is the scale of its scores; the one with 46 layers has another, as llama.cpp knows
+        large = config["num_hidden_layers"] == 46
+        width = config["hidden_size"] // config["num_attention_heads"]
+        config["query_pre_attn_scalar"] = width if large else config["head_dim"]
+    config["tie_word_embeddings"] = "output.weight" not in gguf.tensors
+    if "blk.0.attn_q.bias" in gguf.tensors and kind != "qwen2":
+        config["attention_bias"] = True
+    scaling = _scaling(path, kind, gguf)
+    if scaling is not None:
+        config["rope_scaling"] = scaling
+    return config
+
+
+def _scaling(path: Path, kind: str, gguf: Gguf) -> dict[str, Any] | None:
+    """How RoPE is stretched: named in the metadata, or, for Llama 3, as a factor for each frequency."""
+    said = {key.removeprefix(f"{kind}.rope.scaling."): value for key, value in gguf.metadata.items()}
+    if "rope_freqs.weight" in gguf.tensors:
+        base, D = gguf.metadata[f"{kind}.rope.freq_base"], gguf.metadata[f"{kind}.rope.dimension_count"]
+        return _llama3(path, gguf.tensors["rope_freqs.weight"].read(), base, D)
+    if said.get("type", "none") == "none":
+        return None
+    scaling = {"rope_type": said["type"], "factor": said.get("factor")}
+    scaling |= {"original_max_position_embeddings": said.get("original_context_length")}
+    return {name: value for name, value in scaling.items() if value is not None}
+
+
+def _llama3(path: Path, factors: Tensor, base: float, D: int) -> dict[str, Any]:
+    """The numbers that give these factors by Llama 3's formula; all of its models share all but the first."""
+    factor, low, high, trained = factors.max().item(), 1.0, 4.0, 8192
+    turns = trained / (2 * math.pi) * base ** -(torch.arange(0, D, 2) / D)  # within the length trained on
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    if not torch.allclose(factors, 1 / ((1 - smooth) / factor + smooth), rtol=1e-4):
+        raise ClearheadError(
+            f"The tensor rope_freqs.weight of '{path}' does not follow Llama 3's formula, which is the one that "
+            "Clearhead knows. Get the model as safetensors."
+        )
+    numbers = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+    return {"rope_type": "llama3", **numbers, "original_max_position_embeddings": trained}
+
+
+def _pairs_to_halves(name: str, stored: Stored, config: Mapping[str, Any]) -> Stored:
+    """llama.cpp turns neighbours, 2r and 2r + 1, Transformers r and r + D/2: the rows of q and k are put back."""
+    kind = name.split(".")[-2]
+    if kind not in ("attn_q", "attn_k"):
+        return stored
+    heads = config["num_attention_heads"]
+    if kind == "attn_k":
+        heads = config.get("num_key_value_heads", heads)
+    return Stored(stored.shape, lambda: stored.read().unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2))
+
+
+def _less_one(name: str, stored: Stored, config: Mapping[str, Any]) -> Stored:
+    """llama.cpp keeps 1 + weight of Gemma's norms."""
+    return Stored(stored.shape, lambda: stored.read() - 1) if name.endswith("norm.weight") else stored
+
+
+def _columns(name: str, stored: Stored, config: Mapping[str, Any]) -> Stored:
+    """GPT-2's matrices, transposed back to (in, out)."""
+    if not re.search(r"blk\.\d+\.(attn_qkv|attn_output|ffn_up|ffn_down)\.weight", name):
+        return stored
+    return Stored(stored.shape[::-1], lambda: stored.read().mT)
+
+
+LAYER = "model.layers.{n}"
+DECODER = {
+    "token_embd": "model.embed_tokens",
+    "blk.{n}.attn_norm": f"{LAYER}.input_layernorm",
+    "blk.{n}.attn_q": f"{LAYER}.self_attn.q_proj",
+    "blk.{n}.attn_k": f"{LAYER}.self_attn.k_proj",
+    "blk.{n}.attn_v": f"{LAYER}.self_attn.v_proj",
+    "blk.{n}.attn_output": f"{LAYER}.self_attn.o_proj",
+    "blk.{n}.attn_q_norm": f"{LAYER}.self_attn.q_norm",
+    "blk.{n}.attn_k_norm": f"{LAYER}.self_attn.k_norm",
+    "blk.{n}.ffn_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.{n}.ffn_gate": f"{LAYER}.mlp.gate_proj",
+    "blk.{n}.ffn_up": f"{LAYER}.mlp.up_proj",
+    "blk.{n}.ffn_down": f"{LAYER}.mlp.down_proj",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+NORMED_AFTER = DECODER | {
+    "blk.{n}.post_attention_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.{n}.ffn_norm": f"{LAYER}.pre_feedforward_layernorm",
+    "blk.{n}.post_ffw_norm": f"{LAYER}.post_feedforward_layernorm",
+}
+GPT2 = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "blk.{n}.attn_norm": "transformer.h.{n}.ln_1",
+    "blk.{n}.attn_qkv": "transformer.h.{n}.attn.c_attn",
+    "blk.{n}.attn_output": "transformer.h.{n}.attn.c_proj",
+    "blk.{n}.ffn_norm": "transformer.h.{n}.ln_2",
+    "blk.{n}.ffn_up": "transformer.h.{n}.mlp.c_fc",
+    "blk.{n}.ffn_down": "transformer.h.{n}.mlp.c_proj",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+}
+
+ENDS = {f"tokenizer.ggml.{kind}_token_id": f"{kind}_token_id" for kind in ("bos", "eos")}
+NUMBERS = ENDS | {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+}
+GEMMA2_NUMBERS = NUMBERS | {
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+GPT2_NUMBERS = ENDS | {
+    "context_length": "n_positions",
+    "embedding_length": "n_embd",
+    "block_count": "n_layer",
+    "feed_forward_length": "n_inner",
+    "attention.head_count": "n_head",
+    "attention.layer_norm_epsilon": "layer_norm_epsilon",
+}
+
+SILU, GELU = {"hidden_act": "silu"}, {"activation_function": "gelu_new"}
+ARCHITECTURES = {
+    "llama": Architecture(DECODER, NUMBERS, SILU, _pairs_to_halves),
+    "qwen2": Architecture(DECODER, NUMBERS, SILU),
+    "qwen3": Architecture(DECODER, NUMBERS, SILU),
+    "gemma2": Architecture(NORMED_AFTER, GEMMA2_NUMBERS, {"hidden_activation": "gelu_pytorch_tanh"}, _less_one),
+    "gpt2": Architecture(GPT2, GPT2_NUMBERS, GELU, _columns),
+}

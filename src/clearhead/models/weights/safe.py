@@ -1,0 +1,31 @@
+"""Safetensors: a header of names, types and places, then the tensors as they lie in memory."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import ClearheadError
+from clearhead.models.weights.weights import Stored
+
+
+def read_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors of one `.safetensors` file.
+
+    Raises ClearheadError if the file is broken or not whole.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ClearheadError(
+            "Reading a .safetensors file needs safetensors; get it with: pip install 'clearhead[hf]'."
+        ) from error
+    try:
+        file: Any = safe_open(path, framework="pt")
+        return {
+            name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name))
+            for name in file.keys()  # noqa: SIM118 - the file is no dict
+        }
+    except (SafetensorError, OSError) as error:
+        raise ClearheadError(
+            f"The file '{path}' cannot be read as safetensors ({error}): it is broken or not whole; get it again."
+        ) from error
