@@ -52,8 +52,9 @@ inline void few_of(const Layer& c) {
     for (int64_t r = 0; r < c.rows; ++r)
         for (int64_t i = 0; i < c.in; i += W)
             store_part(wide + r * c.in + i, load_part(x + r * c.x_row + i, c.in - i), c.in - i);
-    int64_t step = BYTES_OF_TASK / (c.in * (int64_t)sizeof(T)) / W * W;
-    if (step < W) step = W;
+    int64_t least = BYTES_OF_TASK / (c.in * (int64_t)sizeof(T)),
+            step = (c.out / c.threads > least ? c.out / c.threads : least);
+    step = (step / W + 1) * W;
     parallel(c.threads, (c.out + step - 1) / step, [&](int64_t task) {
         int64_t end = (task + 1) * step < c.out ? (task + 1) * step : c.out;
         for (int64_t o = task * step; o < end; o += W) {

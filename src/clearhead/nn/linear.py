@@ -1,4 +1,4 @@
-"""Linear: x Wᵀ + b, by a kernel of our own where a few rows read all of the weights."""
+"""Linear: x Wᵀ + b, by kernels of our own where they are the faster ones."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,8 +10,9 @@ from clearhead.nn import native
 class Linear(nn.Linear):
     """out = x Wᵀ + b, as `torch.nn.Linear`, of which it is one.
 
-    A decoder's next token is a single row, which reads each weight for one product: that is bound by memory, and on
-    the CPU, without gradient, a kernel made for it takes it. bfloat16 and float16 are summed in float32.
+    A decoder's next token is a single row, which reads each weight for one product: that is bound by memory, while a
+    prompt's many rows are bound by multiplying. On the CPU, without gradient, kernels made for the one and the other
+    take what they are faster at. All sums are in float32.
 
     >>> import torch
     >>> Linear(64, 32)(torch.randn(2, 10, 64)).shape

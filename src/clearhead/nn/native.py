@@ -12,8 +12,8 @@ from clearhead.attend.library import Strided
 from clearhead.attend.operators import TYPES, strided
 
 FEW, MANY = 8, 64
-"""Rows up to which reading the weights takes longer than multiplying by them; and from which ours is the faster product
-of matrices, on AVX-512, and of bfloat16 on AMX."""
+"""Up to so many rows ours is the faster product of 16-bit numbers, as it is bound by reading the weights; in float32
+MKL's is. From so many on it is the faster product of matrices: of float32 on AVX-512, of bfloat16 on AMX."""
 HERE = library.missing() is None
 AVX512 = ("amx", "avx512bf16", "avx512")
 GATES = {"silu": 0, "gelu_tanh": 1, "quick_gelu": 2}
@@ -63,9 +63,9 @@ def takes(x: Tensor, weight: Tensor | None = None) -> bool:
 def takes_rows(x: Tensor, weight: Tensor) -> bool:
     """Whether `linear` is faster than PyTorch's on so many rows."""
     rows = x.numel() // max(x.shape[-1], 1)
-    if rows > FEW and (rows < MANY or not _multiplies(x.dtype)):
-        return False
-    return takes(x, weight)
+    if rows <= FEW:
+        return x.dtype != torch.float32 and takes(x, weight)
+    return rows >= MANY and _multiplies(x.dtype) and takes(x, weight)
 
 
 def _multiplies(dtype: torch.dtype) -> bool:
