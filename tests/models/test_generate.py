@@ -63,6 +63,7 @@ class Told(nn.Module):
 
     def __init__(self, following: Callable[[list[int]], Tensor], context: int | None = None) -> None:
         super().__init__()
+        self.eval()
         self.following, self.context = following, context
         self.config = SimpleNamespace(vocabulary=257, head="tied", start=None)
         self.somewhere = nn.Parameter(torch.zeros(1))

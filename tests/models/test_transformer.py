@@ -149,3 +149,16 @@ def test_what_is_missing_is_said() -> None:
         Transformer(replace(config(), vocabulary=None))
     with pytest.raises(ClearheadError, match="has no encoder; only an encoder–decoder"):
         made().encode(tokens())
+
+
+def test_a_decoder_of_memories_is_not_run_without_one_nor_another_with_one() -> None:
+    both, alone = made(encoder=config(pattern=ch.full(), layers=1)), made()
+    with pytest.raises(ClearheadError, match="got no memory, which its cross-attention reads"):
+        both(tokens())
+    with torch.no_grad(), pytest.raises(ClearheadError, match="has no cross-attention to read it"):
+        alone(tokens(), memory=both.encode(tokens()))
+
+
+def test_a_model_that_trains_does_not_write() -> None:
+    with pytest.raises(ClearheadError, match="the model is training"):
+        made().train().generate([1, 2])

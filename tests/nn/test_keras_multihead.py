@@ -1,5 +1,6 @@
 """KerasMultiHeadAttention beside its formula, and beside Keras's own layer where Keras is installed."""
 
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -107,7 +108,11 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        return pytest.importorskip("keras")
+        keras = pytest.importorskip("keras")
+    from absl import logging  # which Keras brings: its handler would close pytest's own stderr with all handlers
+
+    logging.get_absl_handler().python_handler.stream = sys.__stderr__
+    return keras
 
 
 @pytest.mark.parametrize("options", LAYERS)

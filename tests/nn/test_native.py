@@ -140,3 +140,21 @@ def test_layers_take_the_kernels_without_gradient_alone() -> None:
 def test_no_rows_at_all_are_left_to_pytorch() -> None:
     assert Linear(32, 16)(torch.randn(0, 32)).shape == (0, 16)
     assert RMSNorm(32)(torch.randn(0, 32)).shape == (0, 32)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_does_not_fit_is_refused_in_pytorchs_words() -> None:
+    layer = Linear(64, 32).bfloat16()
+    with pytest.raises(RuntimeError, match="shapes"):
+        layer(torch.randn(1, 48, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError):
+        RMSNorm(64)(torch.randn(2, 48))
+
+
+def test_a_trace_sees_pytorchs_own_operations() -> None:
+    layer, x = Linear(64, 32).bfloat16(), torch.randn(1, 64, dtype=torch.bfloat16)
+    with pytest.warns(DeprecationWarning, match="torch.jit.trace"):
+        traced = torch.jit.trace(layer, x)
+    other = torch.randn(1, 64, dtype=torch.bfloat16)
+    torch.testing.assert_close(traced(other), layer(other))
+    assert torch.func.vmap(layer)(other[None]).shape == (1, 1, 32)

@@ -63,7 +63,7 @@ class Config:
     logit_softcap: float | None = None
 
     encoder: "Config | None" = None
-    """Makes it an encoder–decoder. An encoder without a vocabulary of its own shares the decoder's."""
+    """Makes it an encoder–decoder, both with the one embedding, and of one width."""
     memory_width: int | None = None
     """Of the tokens that its cross-attention reads; None is the encoder's width, or no cross-attention."""
     start: int | None = None

@@ -33,6 +33,8 @@ def embed(model: Any, texts: str | Sequence[str]) -> Float[Tensor, "*texts E"]:
         return embed(model, [texts])[0]
     if model.tokenizer is None:
         raise ClearheadError("embed: this model has no tokenizer, so it reads no text; load one that has.")
+    if model.training:
+        raise ClearheadError("embed: the model is training, so it would drop at random; call model.eval() first.")
     tokens = [model.tokenizer.encode(text) for text in texts]
     for n, ids in enumerate(tokens):
         if not ids or (model.context is not None and len(ids) > model.context):

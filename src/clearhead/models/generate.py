@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,8 @@ def generate(model: Any, prompts: Prompt | Sequence[Prompt], **options: Any) -> 
 
 def stream(model: Any, prompt: Prompt, **options: Any) -> "Stream":
     """The same for one prompt, in pieces of text as they come. `options` are those of `Generation`."""
+    if not _is_one(prompt):
+        raise ClearheadError("stream: got several prompts, expected one; generate() takes a list of them.")
     return Stream(Generation(model, [prompt], **options))
 
 
@@ -93,15 +96,18 @@ def prefill(
 ) -> Float[Tensor, "B V"]:
     """The logits of each sequence's last real token, after reading them all, 512 at a time.
 
-    So no more is held between the layers than 512 tokens need; the numbers are the same to rounding.
+    So no more is held between the layers than 512 tokens need; the numbers are the same to rounding. Where positions
+    hang on the text's length (`DynamicNTK`, `LongRoPE`), all are read at once.
     """
+    position = getattr(getattr(model, "stack", None), "position", None)
+    size = max(tokens.shape[1], 1) if getattr(position, "grows", False) else PIECE
     options, logits = {"memory": memory, "caches": caches, "last": True}, []
-    for n, piece in enumerate(tokens.split(PIECE, 1)):
-        new = None if lengths is None else (lengths - n * PIECE).clamp(0, piece.shape[1])
+    for n, piece in enumerate(tokens.split(size, 1)):
+        new = None if lengths is None else (lengths - n * size).clamp(0, piece.shape[1])
         logits.append(model(piece, lengths=new, **options))
     if lengths is None:
         return logits[-1]  # type: ignore[no-any-return]
-    return torch.stack(logits)[(lengths - 1) // PIECE, torch.arange(len(lengths))]
+    return torch.stack(logits)[(lengths - 1) // size, torch.arange(len(lengths))]
 
 
 @dataclass
@@ -157,7 +163,11 @@ class Generation:
             )
         if max_new_tokens < 1:
             raise ClearheadError(f"max_new_tokens: got {max_new_tokens}, expected 1 or more.")
-        if getattr(model.config, "head", None) is None:
+        if getattr(model, "training", False):
+            raise ClearheadError(
+                "generate: the model is training, so it would drop at random; call model.eval() first."
+            )
+        if getattr(getattr(model, "config", None), "head", None) is None:
             raise ClearheadError("generate: this model has no head, so it writes no tokens; take a language model.")
         stop = [stop] if isinstance(stop, str) else list(stop)
         if "" in stop:
@@ -167,6 +177,10 @@ class Generation:
         self.model, self.stop, self.most, self.cache = model, stop, max_new_tokens, cache
         self.memory = memory
         self.encodes = model.encoder is not None and memory is None
+        if self.encodes and model.config.start is None:
+            raise ClearheadError(
+                "generate: the config says no start=, the token with which a decoder begins; give it one."
+            )
         self.sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
         )
@@ -205,7 +219,9 @@ class Generation:
             pieces = {n: self._write(n, token) for n, token in zip(running, chosen.tolist(), strict=True)}
             for n in running:
                 self.sequences[n].seconds = time.perf_counter() - started - self.prefill_seconds
+            left = time.perf_counter()
             yield pieces
+            started += time.perf_counter() - left  # the time of whoever reads is not the model's
             going = [row for row, n in enumerate(running) if self.sequences[n].reason is None]
             if not going:
                 return
@@ -269,7 +285,7 @@ class Generation:
 def _is_one(prompts: Any) -> bool:
     if isinstance(prompts, Tensor):
         return prompts.ndim == 1
-    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Integral))
 
 
 def _tokens(model: Any, prompt: Prompt) -> list[int]:

@@ -42,8 +42,13 @@ def load(
         known = ", ".join(sorted(FAMILIES))
         raise ClearheadError(f"'{name}' is a model of type {kind!r}; expected one of {known}.")
     family = FAMILIES[kind]
-    with torch.device("meta"):
-        model = family.build(weights.config).to(dtype)
+    try:
+        with torch.device("meta"):
+            model = family.build(weights.config).to(dtype)
+    except KeyError as missing:
+        raise ClearheadError(
+            f"The config of '{name}', a {kind} model, lacks {missing}; expected it there."
+        ) from missing
     to_ours(family.names_of(weights.config), weights, model, lambda done, total: report(f"reading {name}", done, total))
     setattr(model, "tokenizer", tokenizer_of(path))  # noqa: B010 - nn.Module lets no other type be named
     return model.eval()
@@ -53,5 +58,5 @@ def _downloaded(name: str) -> Path:
     """The folder of a model on the hub, which is asked for what isn't here yet."""
     import huggingface_hub
 
-    files = ["*.json", "*.safetensors", "tokenizer*", "*.txt"]
+    files = ["*.json", "*.jinja", "*.safetensors", "tokenizer*", "*.txt"]
     return Path(huggingface_hub.snapshot_download(name, allow_patterns=files, local_files_only=only_local(name)))

@@ -35,7 +35,7 @@ class Stack(nn.Module):
     """Blocks of attention and feed-forward, then a norm: tokens' vectors `(B, T, E)` in, the same shape out.
 
     Set `checkpointing` to True to keep only each block's input while training, and to run the block once more on the
-    way back (Chen et al. 2016).
+    way back (Chen et al. 2016); an encoder has a switch of its own.
     """
 
     def __init__(self, config: Config) -> None:
@@ -98,7 +98,10 @@ class Stack(nn.Module):
             caches: one a layer.
             only: the one token of each sequence that is wanted of the last layer, `(B, 1, E)`.
         """
-        angles = self.position.angles(torch.arange(x.shape[1], device=x.device)[None] if at is None else at)
+        if at is None:
+            B, T, _ = x.shape
+            at = caches[0].positions(B, T).to(x.device) if caches else torch.arange(T, device=x.device)[None]
+        angles = self.position.angles(at)
         real = padding(lengths) if lengths is not None and caches is None else None  # a cache sees to it itself
         seen = {pattern: pattern if real is None else pattern & real for pattern in self.patterns}
         for n, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
@@ -109,7 +112,7 @@ class Stack(nn.Module):
                 options |= {"cache": caches[n], "lengths": lengths}
             if only is not None and n == len(self.blocks) - 1:
                 options["only"] = only
-            if self.checkpointing and torch.is_grad_enabled():
+            if self.checkpointing and torch.is_grad_enabled() and caches is None:
                 x = checkpoint(block, x, use_reentrant=False, **options)
             else:
                 x = block(x, **options)

@@ -43,7 +43,12 @@ class Transformer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.encoder is not None and config.memory_width is None:
+        if config.encoder is not None:
+            if config.encoder.vocabulary not in (None, config.vocabulary) or config.encoder.width != config.width:
+                raise ClearheadError(
+                    "Config: encoder and decoder share one embedding; expected the encoder's vocabulary to be None or "
+                    "the decoder's, and one width for both."
+                )
             config = replace(config, memory_width=config.encoder.width)
         self.config = config
         width = config.width
@@ -88,7 +93,9 @@ class Transformer(nn.Module):
         only = None
         if last:
             B, T = tokens.shape
-            only = torch.full((B,), T - 1) if lengths is None else lengths - 1
+            if T == 0:
+                raise ClearheadError("last: got no tokens; expected at least one.")
+            only = torch.full((B,), T - 1) if lengths is None else (lengths - 1).clamp(min=0)
         x = self.hidden(tokens, lengths=lengths, segments=segments, memory=memory, caches=caches, only=only)
         return self.logits(x[:, 0] if last else x)
 

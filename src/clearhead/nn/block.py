@@ -73,6 +73,12 @@ class Block(nn.Module):
         `memory` is the cross-attention's; `options` are those of the attention. Of each sequence `only` one token
         goes on after them, `(B, 1, E)`, where no other is wanted.
         """
+        if (memory is None) != (self.cross is None):
+            raise ClearheadError(
+                "Block: got no memory, which its cross-attention reads; pass memory=, model.encode(source)."
+                if memory is None
+                else "Block: got a memory, but has no cross-attention to read it; leave memory= out."
+            )
         if self.parallel:
             attended = self.attention(self.attention_norm(x), **options)
             x, attended = _chosen(x, only), _chosen(attended, only)

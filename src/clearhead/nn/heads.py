@@ -28,7 +28,7 @@ class MultiHeadAttention(nn.Module):
         heads: query heads, H.
         kv_heads: key/value heads, K; None is H.
         head_width: D; None is E // H.
-        memory_width: of the memory's tokens, if it is not E.
+        memory_width: of the memory's tokens, said of every cross-attention; None is self-attention.
         pattern: who may see whom, `causal() & window(256)`; the default is `full()`.
         position: turns q and k (`Rotary`) or adds to the scores (`Alibi`, `T5`, `Relative`).
         bias: whether q, k and v have a bias. out_bias: whether the output has one; None is as `bias`.
@@ -37,8 +37,9 @@ class MultiHeadAttention(nn.Module):
         softcap: c of c · tanh(s / c) (Gemma 2).
         sinks: whether each head has a learned logit in the softmax's denominator (GPT-OSS).
         gated: whether each head's output is multiplied by sigmoid(W_g x) (Qiu et al. 2025).
-        fused: one projection `qkv` for all three, its rows those of q, k and v; else `q`, `k` and `v`.
-        dropout: the probability of dropping a weight while training.
+        fused: one projection `qkv` for all three, its rows those of q, k and v; else `q`, `k` and `v`, as for
+            a memory of another width.
+        dropout: the probability of dropping a weight while training, without a cache.
 
     >>> import clearhead as ch, torch
     >>> layer = ch.nn.MultiHeadAttention(64, 8, kv_heads=2, pattern=ch.causal())
@@ -127,7 +128,7 @@ class MultiHeadAttention(nn.Module):
             q, k, v = self._project(x)
             if angles is None:
                 B, T, _ = x.shape
-                at = torch.arange(T, device=x.device)[None] if cache is None else cache.positions(B, T)
+                at = torch.arange(T, device=x.device)[None] if cache is None else cache.positions(B, T).to(x.device)
                 angles = self.position.angles(at)
             q, k = self.position.turn(q, k, angles)
             options["bias"] = self.position.bias()
@@ -173,7 +174,7 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Float[Tensor, "B T inner"]) -> Float[Tensor, "B heads T D"]:
         """The heads of a projection, apart."""
         B, T, _ = x.shape
-        return x.view(B, T, -1, self.head_width).transpose(1, 2)
+        return x.view(B, T, x.shape[-1] // self.head_width, self.head_width).transpose(1, 2)
 
     @staticmethod
     def _normed(

@@ -98,7 +98,7 @@ class MultiHeadLatentAttention(nn.Module):
             lengths: how many tokens of each sequence are real; the rest is padding.
             pattern: in place of the layer's own.
             angles: of the tokens' positions, where a model has them for all its layers.
-            cache: any cache; `Latent(latent)` keeps nothing twice.
+            cache: any but `Sliding` with a position; `Latent(latent)` keeps nothing twice.
         """
         B, T, _ = x.shape
         if angles is None:

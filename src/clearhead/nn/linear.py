@@ -28,6 +28,6 @@ def linear(
     x: Float[Tensor, "*tokens E"], weight: Float[Tensor, "out E"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*tokens out"]:
     """x Wᵀ + b."""
-    if native.takes_rows(x, weight):
+    if native.takes_rows(x, weight, bias):
         return native.linear(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -6,6 +6,7 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.parameter import Parameter
 
 from clearhead.attend import library
 from clearhead.attend.library import Strided
@@ -50,22 +51,46 @@ def takes(x: Tensor, weight: Tensor | None = None) -> bool:
     """Whether these kernels can be used: on the CPU, of a type that they know, without gradient."""
     return (
         HERE
+        and not torch.compiler.is_compiling()
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and x.is_cpu
         and x.dtype in TYPES
-        and (weight is None or (weight.dtype == x.dtype and weight.is_contiguous()))
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and not _is_looked_at(x)
         and x.numel() > 0
+        and (weight is None or _fits(x, weight))
     )
 
 
-def takes_rows(x: Tensor, weight: Tensor) -> bool:
-    """Whether `linear` is faster than PyTorch's on so many rows."""
-    rows = x.numel() // max(x.shape[-1], 1)
-    if rows <= FEW:
-        return x.dtype != torch.float32 and takes(x, weight)
-    return rows >= MANY and _multiplies(x.dtype) and takes(x, weight)
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels may read this weight for x; what does not fit is refused by PyTorch, in its words."""
+    return (
+        weight.is_cpu
+        and weight.dtype == x.dtype
+        and weight.shape[-1] == x.shape[-1]
+        and weight.is_contiguous()
+        and type(weight) in (Tensor, Parameter)
+    )
+
+
+def _is_looked_at(x: Tensor) -> bool:
+    """Whether a trace, a mode or a transform is to see PyTorch's own operations."""
+    return (
+        type(x) not in (Tensor, Parameter)
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def takes_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether `linear` can be used, and is faster than PyTorch's on so many rows."""
+    if bias is not None and not (bias.is_cpu and bias.dtype == x.dtype and bias.is_contiguous()):
+        return False
+    if not takes(x, weight):
+        return False
+    rows = x.numel() // x.shape[-1]
+    return x.dtype != torch.float32 if rows <= FEW else rows >= MANY and _multiplies(x.dtype)
 
 
 def _multiplies(dtype: torch.dtype) -> bool:

@@ -78,9 +78,8 @@ def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> di
         config["vocab_size"] = gguf.tensors["token_embd.weight"].shape[0]
     except KeyError as error:
         raise ClearheadError(f"The file '{path}' has no tensor token_embd.weight; it holds no whole model.") from error
-    if (
-        kind == "gemma2"
-    ):  # 1/√ of this is the scale of its scores; the one with 46 layers has another, as llama.cpp knows
+    # 1/√ of this scales Gemma 2's scores; the one of 46 layers has another, as llama.cpp knows.
+    if kind == "gemma2":
         large = config["num_hidden_layers"] == 46
         width = config["hidden_size"] // config["num_attention_heads"]
         config["query_pre_attn_scalar"] = width if large else config["head_dim"]

@@ -42,7 +42,7 @@ class Paged(Cache):
         self._table: Int[Tensor, "B n"] | None = None
 
     def __del__(self) -> None:
-        self._drop(self._tables)
+        self._drop(getattr(self, "_tables", []))
 
     def write(
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None

@@ -200,6 +200,11 @@ class Sliding(Cache):
         """Turned back by so many positions."""
         if self.position is None or not bool(by.any()):
             return x
+        if x.shape[-1] != self.position.head_width:
+            raise ClearheadError(
+                f"Sliding: got keys of width {x.shape[-1]}, and a position that turns {self.position.head_width}; "
+                "expected the layer's own position. Latent attention's keys can't be moved; take Latent()."
+            )
         angles = (part.expand(-1, -1, x.shape[2], -1) for part in self.position.angles(-by.to(x.device)))
         cos, sin = (part / self.position.temperature for part in angles)  # which the first turn brought
         return turn(x, cos, sin, self.position.layout)

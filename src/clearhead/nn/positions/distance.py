@@ -19,16 +19,11 @@ class Alibi(Position):
     [0.5, 0.25, 0.125]
     """
 
-    slopes: torch.Tensor
-
     def __init__(self, heads: int, *, learned: bool = False) -> None:
         super().__init__()
         with torch.device("cpu"):  # no checkpoint has them: they must be there even where weights wait to be loaded
             slopes = torch.cat(alibi(heads).weights)
-        if learned:
-            self.slopes = nn.Parameter(slopes)
-        else:
-            self.register_buffer("slopes", slopes, persistent=False)
+        self.slopes = nn.Parameter(slopes) if learned else slopes  # no buffer: it would be cast with the weights
 
     def bias(self) -> Bias:
         """−slope_h · |j − i|."""

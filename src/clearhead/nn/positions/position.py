@@ -17,6 +17,11 @@ class Position(nn.Module):
     `at (B or 1, T)` says where the tokens stand, counted from 0.
     """
 
+    @property
+    def grows(self) -> bool:
+        """Whether where one token stands hangs on how long the text is, so that it is to be read in one piece."""
+        return False
+
     def add(self, x: Float[Tensor, "B T E"], at: Int[Tensor, "_ T"]) -> Float[Tensor, "B T E"]:
         """The tokens' vectors, with their positions added."""
         return x

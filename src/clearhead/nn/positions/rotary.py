@@ -51,6 +51,11 @@ class Rotary(Position):
         # No buffer: it would be cast with the weights, and be missing where they wait to be loaded.
         self.fixed = self.scaling.frequencies(base, turned, torch.tensor(0, device="cpu"))
 
+    @property
+    def grows(self) -> bool:
+        """Whether the scaling looks at the text's length."""
+        return self.scaling.grows
+
     def frequencies(self, at: Int[Tensor, "_ T"]) -> Float[Tensor, " R"]:
         """θ, in radians a token, of a text of which these are the last positions."""
         if self.scaling.grows:
@@ -91,7 +96,7 @@ def turn(
 
     `sin` has the minus for the first of a pair. It is computed in float32 at least, and rounded once to x's type.
     """
-    if layout == "halves" and native.takes(x):
+    if layout == "halves" and len(cos) in (1, len(x)) and native.takes(x):
         return native.turn(x, cos, sin)
     R, D = cos.shape[-1], x.shape[-1]
     part = x if R == D else x[..., :R]
