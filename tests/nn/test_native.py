@@ -151,6 +151,7 @@ def test_what_does_not_fit_is_refused_in_pytorchs_words() -> None:
         RMSNorm(64)(torch.randn(2, 48))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_trace_sees_pytorchs_own_operations() -> None:
     layer, x = Linear(64, 32).bfloat16(), torch.randn(1, 64, dtype=torch.bfloat16)
     with pytest.warns(DeprecationWarning, match="torch.jit.trace"):
