@@ -31,8 +31,8 @@ def load(
 
     >>> import clearhead as ch
     >>> model = ch.models.load("smollm2")
-    >>> model.generate("The capital of France is", max_new_tokens=4).text
-    ' Paris. Paris is'
+    >>> model.generate("The capital of France is", max_new_tokens=2).text
+    ' Paris.'
     """
     found = find(str(name))
     path = found if isinstance(found, Path) else _downloaded(found)
