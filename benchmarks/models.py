@@ -29,7 +29,7 @@ from benchmarks.peers.peer import Cannot
 from clearhead.models.checkpoints import open_model
 from clearhead.models.families import FAMILIES
 from clearhead.models.generate import prefill
-from clearhead.models.load import load
+from clearhead.models.loading import load
 from clearhead.models.names import to_ours
 
 TRANSFORMERS = "Transformers"

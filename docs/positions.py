@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clearhead.cli.steps import Steps, telling
 from clearhead.models.checkpoints import KNOWN
-from clearhead.models.load import load
+from clearhead.models.loading import load
 from clearhead.models.tokens import tokenizer_of
 from clearhead.nn.positions import T5, Alibi, Learned, Position, Relative, Rotary, Sinusoidal
 from clearhead.nn.positions.scaling import NTK, DynamicNTK, Linear, Llama3, LongRoPE, Proportional, Scaling, YaRN

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from clearhead.cli import generate as command
 from clearhead.cli import main
 from clearhead.models.generate import Generated, generate
-from clearhead.models.load import load
+from clearhead.models.loading import load
 
 WORDS = ["<end>", *"abcdefghijklmnopqrstuvwxyz", " ", "!", "?"]
 HELLO = "{% for message in messages %}{{ message['content'] }}?{% endfor %}"

@@ -16,7 +16,7 @@ from clearhead.models import generate as generating
 from clearhead.models.checkpoints import open_model
 from clearhead.models.config import Config
 from clearhead.models.generate import Generated, Prompt, generate, stream
-from clearhead.models.load import load
+from clearhead.models.loading import load
 from clearhead.models.tokens import Tokenizer
 from clearhead.models.transformer import Transformer
 from clearhead.nn.caches.cache import Cache

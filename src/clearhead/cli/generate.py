@@ -12,7 +12,7 @@ import torch
 from clearhead.cli.steps import telling
 from clearhead.errors import ClearheadError
 from clearhead.models.generate import Generated, Prompt, stream
-from clearhead.models.load import load
+from clearhead.models.loading import load
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ENDS = {

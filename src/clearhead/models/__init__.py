@@ -4,7 +4,7 @@ from clearhead.models.config import Config
 from clearhead.models.embeddings import embed
 from clearhead.models.families.original import base, big
 from clearhead.models.generate import Generated, Stream
-from clearhead.models.load import load
+from clearhead.models.loading import load
 from clearhead.models.sound import log_mel
 from clearhead.models.stack import Memory, Stack
 from clearhead.models.tokens import Tokenizer

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clearhead.models.families import FAMILIES
-from clearhead.models.load import load
+from clearhead.models.loading import load
 from clearhead.models.names import Names, to_theirs
 
 B, T = 3, 14
