@@ -63,17 +63,10 @@ class Stack(nn.Module):
         )
 
     def forward(
-        self,
-        x: Float[Tensor, "B T E"],
-        at: Int[Tensor, "_ T"] | None = None,
-        *,
-        lengths: Int[Tensor, " B"] | None = None,
-        memory: Memory | None = None,
-        caches: Sequence[Cache] | None = None,
-        only: Int[Tensor, " B"] | None = None,
+        self, x: Float[Tensor, "B T E"], at: Int[Tensor, "_ T"] | None = None, **options: Any
     ) -> Float[Tensor, "B tokens E"]:
-        """The tokens after all layers and the norm. Arguments are those of `states`."""
-        for state in self.states(x, at, lengths=lengths, memory=memory, caches=caches, only=only):
+        """The tokens after all layers and the norm; the options are those of `states`."""
+        for state in self.states(x, at, **options):
             x = state
         normed: Tensor = self.norm(x)
         return normed
