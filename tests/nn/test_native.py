@@ -64,6 +64,22 @@ def test_linear_keeps_nan_and_infinity_to_their_row() -> None:
         assert_near(y[rest], x[rest].double() @ weight.double().T)
 
 
+def test_linear_of_floats_is_as_exact_as_floats_are() -> None:
+    """Where float32 is multiplied as sums of bfloat16, nothing may be lost of its 24 bits: no more than PyTorch's."""
+    x, weight = torch.randn(200, 512), torch.randn(96, 512)
+    exact = x.double() @ weight.double().T
+    ours, theirs = (float((y - exact).square().mean().sqrt()) for y in (native.linear(x, weight, None), x @ weight.T))
+    assert ours < 2 * theirs
+
+
+def test_linear_takes_the_largest_floats() -> None:
+    largest = torch.finfo(torch.float32).max
+    x, weight = torch.full((80, 33), largest), torch.zeros(40, 33)
+    weight[:, 7] = torch.linspace(-1, 1, 40)
+    torch.testing.assert_close(native.linear(x, weight, None), x[:, :1] * weight[:, 7])
+    torch.testing.assert_close(native.linear(weight, x[:, :33], None), weight[:, 7:8] * x[:, 0])
+
+
 def test_linear_is_the_same_bit_for_bit_on_any_number_of_threads() -> None:
     x, weight = torch.randn(700, 96), torch.randn(400, 96)
     before = torch.get_num_threads()

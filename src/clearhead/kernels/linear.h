@@ -8,8 +8,6 @@
 #include "many.h"
 #include "many_amx.h"
 
-extern "C" void* clearhead_common(size_t bytes); /* the calling thread's, read by all */
-
 namespace clearhead::ISA {
 
 constexpr int64_t FEW_ROWS = 8;
@@ -74,7 +72,7 @@ inline void linear_of(const Layer& c) {
 
 inline void linear(const Layer& c) {
 #if defined(__AMX_BF16__)
-    if (c.type == BFLOAT16 && c.rows > FEW_ROWS) return many_by_tiles(c);
+    if (c.type == FLOAT32 && c.rows > FEW_ROWS) return many_by_tiles(c);
 #endif
     if (c.type == BFLOAT16) return linear_of<bfloat16>(c);
     if (c.type == FLOAT16) return linear_of<float16>(c);

@@ -12,6 +12,8 @@
 #include "parallel.h"
 #include "product.h"
 
+extern "C" void* clearhead_common(size_t bytes); /* the calling thread's, read by all */
+
 namespace clearhead::ISA {
 
 constexpr int64_t LINE = 64; /* bytes that memory gives at once */

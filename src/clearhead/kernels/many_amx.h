@@ -1,52 +1,100 @@
-/* Linear of bfloat16 by AMX: many.h's, with pairs for numbers, and 32 x 32 sums of y at a time.
+/* Linear of floats by AMX: many rows of x, and 32 x 32 sums of y at a time.
  *
- *                               panel: in pairs, 32 rows of the weights        tiles 0 to 3 hold sums, 4 and 5 are of
- *     x  16 rows, 32 numbers    +--------+--------+                            x, 6 and 7 of the panel: four products
+ * A float is the sum of three bfloat16, each of 8 of its 24 bits: x = x0 + x1 + x2. Of the nine products of two such
+ * sums six are taken, x0 w0 + (x0 w1 + x1 w0) + (x0 w2 + x1 w1 + x2 w0); the others are as small as the rounding of
+ * a float's own product (Henry et al. 2019). Sums are of floats. It takes two thirds of the time of multiplying them.
+ *
+ *                               weights: in pairs, 32 of their rows            tiles 0 to 3 hold sums, 4 and 5 are of
+ *     x  16 rows, 32 numbers    +--------+--------+                            x, 6 and 7 of the weights: four products
  *        +--------+             |   6    |   7    |                            for four tiles that are read
  *        |   4    |             +--------+--------+
- *        +--------+             |   0    |   1    |                            Two panels lie side by side, so that
- *        |   5    |             |   2    |   3    |                            rows of x are near for the second.
+ *        +--------+             |   0    |   1    |                            First, x and some of the weights are laid
+ *        |   5    |             |   2    |   3    |                            out as such tiles, once for all tasks.
  *        +--------+             +--------+--------+
  */
 #pragma once
 #if defined(__AMX_BF16__)
 #include "amx.h"
 #include "many.h"
+#include "pairs.h"
 
 namespace clearhead::ISA {
 
 constexpr int64_t SIDE = 32, TILE = 512; /* rows and numbers of a step, and the numbers that a tile holds */
+constexpr int64_t PARTS = 3, TWO = 2 * TILE, TILES = PARTS * TWO; /* numbers of two tiles, and of a step's */
+constexpr int32_t WILD = 0x7f7f0000; /* the bits of the largest number that has parts: beyond, one would be infinite */
 
-/* The tiles of SIDE rows of the weights, two for each SIDE numbers of `in`; rows beyond n are 0. */
-inline void lay_tiles(const bfloat16* weight, int64_t in, int64_t n, bfloat16* panel) {
-    for (int64_t k = 0; k < in; k += SIDE)
-        for (int64_t o = 0; o < SIDE; o += 16, panel += TILE) {
-            vec square[16] = {};
-            for (int64_t i = 0; i < 16 && o + i < n; ++i) {
-                const bfloat16* row = weight + (o + i) * in + k;
-                memcpy(&square[i], row, (size_t)(in - k < SIDE ? in - k : SIDE) * 2);
-            }
-            transpose(square);
-            memcpy(panel, square, sizeof(square));
-        }
+/* 32 numbers of a row, or the first n, as the pairs of each part: a number and the one 16 further on. The largest of
+ * them is kept in `largest`, by its bits. */
+inline void split(const float* p, int64_t n, vec (&parts)[PARTS], ivec& largest) {
+    vec low = load_part(p, n), high = n > W ? load_part(p + W, n - W) : vec{};
+    ivec a = bits(abs(low)), b = bits(abs(high)), both = select(a > b, a, b);
+    largest = select(both > largest, both, largest);
+    for (vec& part : parts) {
+        part = pair(low, high);
+        low -= from_bits(bits(part) << 16);
+        high -= from_bits(bits(part) & (int32_t)0xffff0000);
+    }
 }
 
-/* S[SIDE][SIDE] = rows of x times the panel. */
-inline void tiles_of_y(const bfloat16* x, int64_t x_row, const bfloat16* panel, int64_t in, float* S) {
-    const bfloat16* below = x + 16 * x_row;
+/* 16 rows, or n of them and 0, of 32 numbers as a tile a part. Turned: pairs are its rows, rows its columns. */
+template <bool turned>
+inline void lay_tile(const float* rows, int64_t row, int64_t numbers, int64_t n, bfloat16* tiles, ivec& largest) {
+    vec lines[PARTS][16];
+    for (int64_t i = 0; i < 16; ++i) {
+        vec of_row[PARTS] = {};
+        if (i < n) split(rows + i * row, numbers, of_row, largest);
+        for (int p = 0; p < PARTS; ++p) lines[p][i] = of_row[p];
+    }
+    for (int p = 0; p < PARTS; ++p) {
+        if constexpr (turned) transpose(lines[p]);
+        memcpy(tiles + p * TWO, lines[p], sizeof(lines[p]));
+    }
+}
+
+/* n rows as blocks of 32, 0 beyond: of a block, for each 32 numbers, two tiles a part. */
+template <bool turned>
+inline void lay_blocks(int threads, const float* rows, int64_t row, int64_t in, int64_t n, bfloat16* tiles,
+                       bool* wild) {
+    int64_t steps = (in + SIDE - 1) / SIDE;
+    parallel(threads, (n + SIDE - 1) / SIDE, [&](int64_t block) {
+        ivec largest = {};
+        for (int64_t k = 0; k < steps; ++k)
+            for (int64_t r = block * SIDE; r < (block + 1) * SIDE; r += 16)
+                lay_tile<turned>(rows + r * row + k * SIDE, row, in - k * SIDE, n - r,
+                                 tiles + (block * steps + k) * TILES + (r % SIDE ? TILE : 0), largest);
+        if (any(largest > WILD)) __atomic_store_n(wild, true, __ATOMIC_RELAXED);
+    });
+}
+
+inline void two_of_x(const bfloat16* tiles) {
+    _tile_loadd(4, tiles, 64);
+    _tile_loadd(5, tiles + TILE, 64);
+}
+inline void two_of_weights(const bfloat16* tiles) {
+    _tile_loadd(6, tiles, 64);
+    _tile_loadd(7, tiles + TILE, 64);
+}
+inline void four_products() {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* S[SIDE][SIDE] = a block of x times one of the weights. */
+inline void tiles_of_y(const bfloat16* x, const bfloat16* weights, int64_t steps, float* S) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < in; k += SIDE, panel += 2 * TILE) {
-        _tile_loadd(4, x + k, x_row * 2);
-        _tile_loadd(6, panel, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, panel + TILE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, below + k, x_row * 2);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+    for (int64_t k = 0; k < steps; ++k, x += TILES, weights += TILES) { /* two tiles or four stay from line to line */
+        two_of_x(x + 2 * TWO), two_of_weights(weights), four_products();
+        two_of_x(x + TWO), four_products();
+        two_of_weights(weights + TWO), four_products();
+        two_of_x(x), four_products();
+        two_of_weights(weights + 2 * TWO), four_products();
+        two_of_weights(weights), four_products();
     }
     _tile_stored(0, S, SIDE * 4);
     _tile_stored(1, S + 16, SIDE * 4);
@@ -54,43 +102,52 @@ inline void tiles_of_y(const bfloat16* x, int64_t x_row, const bfloat16* panel, 
     _tile_stored(3, S + 16 * SIDE + 16, SIDE * 4);
 }
 
-inline void many_by_tiles(const Layer& c) {
-    constexpr int64_t wide = 2 * SIDE;
-    int64_t deep = (c.in + SIDE - 1) / SIDE * SIDE;
-    const auto *weight = static_cast<const bfloat16*>(c.weight), *bias = static_cast<const bfloat16*>(c.bias);
-    each_share(c, wide, [&](const Share& share) {
-        Amx::Ready ready;
-        size_t bytes = (size_t)(deep * (wide + SIDE) * 2 + wide * (SIDE + 1) * 4 + 256);
-        Arena arena{static_cast<char*>(clearhead_scratch(bytes))};
-        auto *panel = arena.take<bfloat16>(deep * wide), *padded = arena.take<bfloat16>(deep * SIDE);
-        auto *S = arena.take<float>(wide * SIDE), *b = arena.take<float>(wide);
-        for (int64_t p = share.panel; p < share.last_panel; ++p) {
-            int64_t o = p * wide, n = c.out - o < wide ? c.out - o : wide;
-            for (int64_t j = 0; j < wide; j += SIDE) lay_tiles(weight + (o + j) * c.in, c.in, n - j, panel + j * deep);
-            for (int64_t j = 0; j < wide; j += W) store(b + j, bias && j < n ? load_part(bias + o + j, n - j) : vec{});
-            Ahead ahead(weight + (o + n) * c.in, p + 1 < share.last_panel ? wide * c.in : 0,
-                        2 * (share.last_row - share.row) / SIDE + 2);
-            for (int64_t r = share.row; r < share.last_row; r += SIDE) {
-                int64_t m = share.last_row - r < SIDE ? share.last_row - r : SIDE, x_row = c.x_row;
-                const bfloat16* x = static_cast<const bfloat16*>(c.x) + r * c.x_row;
-                if (m < SIDE || deep != c.in) {
-                    memset(padded, 0, (size_t)(deep * SIDE) * 2);
-                    for (int64_t i = 0; i < m; ++i) memcpy(padded + i * deep, x + i * x_row, (size_t)c.in * 2);
-                    x = padded, x_row = deep;
-                }
-                for (int64_t j = 0; j < wide; j += SIDE) {
-                    ahead.ask();
-                    tiles_of_y(x, x_row, panel + j * deep, deep, S + j * SIDE);
-                }
-                bfloat16* y = static_cast<bfloat16*>(c.y) + r * c.y_row + o;
-                for (int64_t i = 0; i < m; ++i, y += c.y_row)
-                    for (int64_t j = 0; j < n; j += W) {
-                        const float* sums = S + (j / SIDE * SIDE + i) * SIDE + j % SIDE;
-                        store_part(y + j, load(sums) + load(b + j), n - j);
-                    }
+constexpr int64_t ROWS_AT_ONCE = 1024, OUT_AT_ONCE = 512; /* rows of x and of the weights that lie in tiles */
+constexpr int64_t HIGH = 4 * SIDE, WIDE = 2 * SIDE;       /* rows of both that a task has: they stay in its cache */
+
+/* y of some blocks of rows from r on, and of two blocks of the weights from o on. */
+inline void sums_of_task(const Layer& c, const bfloat16* x, int64_t r, int64_t rows, const bfloat16* weights, int64_t o,
+                         int64_t out, int64_t steps) {
+    alignas(64) float S[2 * SIDE * SIDE], b[WIDE];
+    for (int64_t j = 0; j < WIDE; j += W)
+        store(b + j, c.bias && j < out ? load_part(static_cast<const float*>(c.bias) + o + j, out - j) : vec{});
+    for (int64_t i = 0; i < rows; i += SIDE, x += steps * TILES) {
+        for (int64_t j = 0; j < WIDE && j < out; j += SIDE)
+            tiles_of_y(x, weights + j / SIDE * steps * TILES, steps, S + j * SIDE);
+        float* y = static_cast<float*>(c.y) + (r + i) * c.y_row + o;
+        for (int64_t m = 0; m < SIDE && i + m < rows; ++m, y += c.y_row)
+            for (int64_t j = 0; j < WIDE && j < out; j += W) {
+                const float* sums = S + (j / SIDE * SIDE + m) * SIDE + j % SIDE;
+                store_part(y + j, load(sums) + load(b + j), out - j);
             }
+    }
+}
+
+inline void many_by_tiles(const Layer& c) {
+    auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
+    int64_t steps = (c.in + SIDE - 1) / SIDE, block = steps * TILES;
+    int64_t turns = (c.out + OUT_AT_ONCE - 1) / OUT_AT_ONCE; /* all about equally large */
+    int64_t out_at_once = (c.out / turns + WIDE) / WIDE * WIDE;
+    int64_t rows_of_x = least(c.rows, ROWS_AT_ONCE) / SIDE + 1;
+    auto* X = static_cast<bfloat16*>(clearhead_common((size_t)((rows_of_x + out_at_once / SIDE) * block) * 2));
+    auto* weights = X + rows_of_x * block;
+    bool wild = false;
+    for (int64_t r = 0; r < c.rows; r += ROWS_AT_ONCE) {
+        int64_t rows = least(c.rows - r, ROWS_AT_ONCE), chunks = (rows + HIGH - 1) / HIGH;
+        lay_blocks<false>(c.threads, static_cast<const float*>(c.x) + r * c.x_row, c.x_row, c.in, rows, X, &wild);
+        for (int64_t o = 0; o < c.out; o += out_at_once) {
+            int64_t out = least(c.out - o, out_at_once), panels = (out + WIDE - 1) / WIDE;
+            lay_blocks<true>(c.threads, static_cast<const float*>(c.weight) + o * c.in, c.in, c.in, out, weights,
+                             &wild);
+            parallel(c.threads, chunks * panels, [&](int64_t task) {
+                Amx::Ready ready;
+                int64_t i = task / panels * HIGH, j = task % panels * WIDE;
+                sums_of_task(c, X + i / SIDE * block, r + i, least(rows - i, HIGH), weights + j / SIDE * block, o + j,
+                             least(out - j, WIDE), steps);
+            });
         }
-    });
+    }
+    if (wild) many_of<float>(c);
 }
 
 }  // namespace clearhead::ISA

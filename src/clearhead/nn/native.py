@@ -12,9 +12,9 @@ from clearhead.attend import library
 from clearhead.attend.library import Strided
 from clearhead.attend.operators import TYPES, strided
 
-FEW, MANY = 8, 64
+FEW, MANY = 8, 96
 """Up to so many rows ours is the faster product of 16-bit numbers, as it is bound by reading the weights; in float32
-MKL's is. From so many on it is the faster product of matrices: of float32 on AVX-512, of bfloat16 on AMX."""
+MKL's is. From so many on it is the faster product of matrices of float32, on AVX-512 and on AMX."""
 HERE = library.missing() is None
 AVX512 = ("amx", "avx512bf16", "avx512")
 GATES = {"silu": 0, "gelu_tanh": 1, "quick_gelu": 2}
@@ -90,14 +90,9 @@ def takes_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if not takes(x, weight):
         return False
     rows = x.numel() // x.shape[-1]
-    return x.dtype != torch.float32 if rows <= FEW else rows >= MANY and _multiplies(x.dtype)
-
-
-def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether products of matrices of this type are our kernels' strength."""
-    if not HERE:
-        return False
-    return (dtype == torch.float32 and library.isa() in AVX512) or (dtype == torch.bfloat16 and library.isa() == "amx")
+    if x.dtype == torch.float32:
+        return rows >= MANY and library.isa() in AVX512
+    return rows <= FEW
 
 
 def linear(
