@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError
+from clearhead.models.folder_tokens import backend_of_folder, has_parts, read_json, roles_of
 from clearhead.models.gguf_tokens import backend_of, tokenizers_package
 from clearhead.models.weights.gguf_file import read_gguf
 
@@ -93,6 +94,19 @@ class Tokenizer:
         return number
 
 
+@dataclass(frozen=True)
+class Unread:
+    """Stands for a tokenizer that is there but cannot be read, and says so as soon as it is wanted."""
+
+    why: str
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises ClearheadError, whatever is asked for; but Python's own questions are answered."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ClearheadError(self.why)
+
+
 class Stream:
     """Text, as its tokens come: whole characters only, as one may take several tokens."""
 
@@ -123,11 +137,14 @@ class Stream:
 def tokenizer_of(path: str | Path) -> Tokenizer | None:
     """The tokenizer of a checkpoint: a folder's `tokenizer.json`, or what a `.gguf` file says; None if it has none.
 
+    A folder without that file may have what tokenizers were kept in before there was one: vocab.json and merges.txt,
+    vocab.txt, or SentencePiece's tokenizer.model.
+
     Raises ClearheadError if it is broken, or of a kind that is not known.
     """
     path = Path(path)
     if path.is_dir():
-        return _of_folder(path) if (path / "tokenizer.json").exists() else None
+        return _of_folder(path) if (path / "tokenizer.json").exists() or has_parts(path) else None
     said = read_gguf(path).metadata
     tokens: list[str] | None = said.get("tokenizer.ggml.tokens")
     if tokens is None:
@@ -141,23 +158,22 @@ def tokenizer_of(path: str | Path) -> Tokenizer | None:
 
 def _of_folder(folder: Path) -> Tokenizer:
     tokenizers = tokenizers_package()
-    file = folder / "tokenizer.json"
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises no other
-        raise ClearheadError(f"The tokenizer '{file}' cannot be read ({error}); get it again.") from error
+    file, said = folder / "tokenizer.json", read_json(folder / "tokenizer_config.json")
+    if file.exists():
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the package raises no other
+            raise ClearheadError(f"The tokenizer '{file}' cannot be read ({error}); get it again.") from error
+        special = roles_of(said)
+    else:
+        kind = read_json(folder / "config.json").get("model_type")
+        backend, special = backend_of_folder(folder, kind, read_json(folder / "special_tokens_map.json") | said)
     backend.no_truncation()
     backend.no_padding()
-    said = _json(folder / "tokenizer_config.json")
-    special = {
-        name: token["content"] if isinstance(token, dict) else token
-        for name, token in said.items()
-        if name.endswith("_token") and isinstance(token, dict | str)
-    }
     ends: Any = next(
         (
             config["eos_token_id"]
-            for config in (_json(folder / "generation_config.json"), _json(folder / "config.json"))
+            for config in (read_json(folder / "generation_config.json"), read_json(folder / "config.json"))
             if config.get("eos_token_id") is not None
         ),
         backend.token_to_id(special.get("eos_token", "")),
@@ -192,13 +208,3 @@ def _written(template: str, messages: Sequence[Mapping[str, str]], special: Mapp
         return jinja.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
     except TemplateError as error:
         raise ClearheadError(f"chat: the model's template refuses these messages: {error}.") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ClearheadError(f"The file '{path}' cannot be read as JSON ({error}); get it again.") from error
-    return read

@@ -1,15 +1,16 @@
 """GPT-OSS computes here what it computes in Transformers, its sinks, windows, YaRN and experts and all."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GptOssConfig
+from safetensors.torch import load_file, save_file
+from transformers import GptOssConfig, GptOssForCausalLM, Mxfp4Config
 
-from clearhead import ClearheadError
-from clearhead.models.families.gpt_oss import config
-from tests.models.families.parity import Decoder, Pair, assert_matters
+from clearhead.models.loading import load
+from tests.models.families.parity import Decoder, Pair, assert_matters, assert_near
 
 SMALL = {
     "vocab_size": 61,
@@ -63,7 +64,21 @@ def test_the_sinks_matter(tmp_path: Path) -> None:
     assert (pair.ours(pair.tokens) - with_sinks).abs().max() > 0.01 * with_sinks.abs().max()
 
 
-def test_packed_weights_are_refused_in_a_sentence() -> None:
-    theirs = CONFIGS["as it is"].to_dict() | {"quantization_config": {"quant_method": "mxfp4"}}
-    with pytest.raises(ClearheadError, match=r"quantization_config = .*; expected None, as no other is done here"):
-        config(theirs)
+@torch.no_grad()
+def test_packed_as_the_real_ones_it_says_what_theirs_says(tmp_path: Path) -> None:
+    pair = Pair(GptOssConfig(**SMALL | {"hidden_size": 64, "intermediate_size": 32}), tmp_path)
+    weights, generator = load_file(tmp_path / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name in [name for name in weights if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, rows = weights.pop(name).shape
+        blocks, scales = (experts, rows, inputs // 32, 16), (experts, rows, inputs // 32)
+        weights[f"{name}_blocks"] = torch.randint(256, blocks, dtype=torch.uint8, generator=generator)
+        weights[f"{name}_scales"] = torch.randint(122, 126, scales, dtype=torch.uint8, generator=generator)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    said = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(said | {"quantization_config": {"quant_method": "mxfp4"}}))
+    theirs = GptOssForCausalLM.from_pretrained(
+        tmp_path, quantization_config=Mxfp4Config(dequantize=True), dtype=torch.float32, attn_implementation="eager"
+    )
+    there = theirs(pair.tokens).logits
+    assert_near(load(tmp_path)(pair.tokens), there)
+    assert (pair.ours(pair.tokens) - there).abs().max() > 0.1 * there.abs().max()

@@ -1,5 +1,6 @@
 """A GGUF file's tensors and config come out as Transformers has them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from clearhead import ClearheadError
 from clearhead.models.checkpoints import KNOWN, open_model
+from clearhead.models.loading import load
 from clearhead.models.weights import open_weights
+from tests.models.families.parity import assert_near
 from tests.models.weights.writing import write
 
 DECODER = {
@@ -40,6 +43,9 @@ GPT2 = {
     "n_positions": 64,
     "layer_norm_epsilon": 0.25,
 }
+EXPERTS = {"num_local_experts": 5, "num_experts_per_tok": 2}
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "beta_fast": 2.0, "beta_slow": 0.5}
+YARN |= {"truncate": False, "original_max_position_embeddings": 16}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", DECODER | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}),
     "llama-biased": ("LlamaForCausalLM", DECODER | {"attention_bias": True, "tie_word_embeddings": True}),
@@ -47,6 +53,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", DECODER | {"head_dim": 8}),
     "gemma2": ("Gemma2ForCausalLM", DECODER | {"head_dim": 8, "sliding_window": 32, "query_pre_attn_scalar": 8} | CAPS),
     "gpt2": ("GPT2LMHeadModel", GPT2 | {"bos_token_id": 1, "eos_token_id": 2}),
+    "mixtral": ("MixtralForCausalLM", DECODER | EXPERTS),
+    "gpt-oss": (
+        "GptOssForCausalLM",
+        DECODER | EXPERTS | {"head_dim": 8, "sliding_window": 32, "rope_parameters": YARN},
+    ),
     # Transformers reads a GGUF file of GPT-2 only if it has the usual sizes.
     "gpt2-usual": (
         "GPT2LMHeadModel",
@@ -66,10 +77,28 @@ def tiny(name: str) -> Any:
     return model.eval()
 
 
+def kind_of(name: str) -> str:
+    """What llama.cpp calls the architecture."""
+    return {"mixtral": "llama", "gpt-oss": "gpt-oss"}.get(name, name.split("-")[0])
+
+
 def saved(model: Any) -> dict[str, Tensor]:
-    """What save_pretrained writes: a tied head is left out."""
+    """What save_pretrained writes: a tied head is left out, and Mixtral's experts are one by one."""
     tied = model.config.tie_word_embeddings
-    return {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    weights = {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    if model.config.model_type != "mixtral":
+        return weights
+    out = {}
+    for name, weight in weights.items():
+        experts, _, which = name.replace("mlp", "block_sparse_moe").rpartition(".")
+        if which == "gate_up_proj":
+            for e, (gate, up) in enumerate(weight.unflatten(1, (2, -1)).unbind()):
+                out |= {f"{experts}.{e}.w1.weight": gate, f"{experts}.{e}.w3.weight": up}
+        elif which == "down_proj":
+            out |= {f"{experts}.{e}.w2.weight": down for e, down in enumerate(weight)}
+        else:
+            out[f"{experts}.{which}"] = weight
+    return out
 
 
 def converted(model: Any, kind: str) -> dict[str, NDArray[Any]]:
@@ -77,7 +106,7 @@ def converted(model: Any, kind: str) -> dict[str, NDArray[Any]]:
     arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == kind)
     names = gguf.get_tensor_name_map(arch, 2)
     config, out = model.config, {}
-    for name, weight in saved(model).items():
+    for name, weight in apart(saved(model)).items():
         data = weight.detach().numpy()
         if kind == "llama" and ("q_proj" in name or "k_proj" in name):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
@@ -87,8 +116,24 @@ def converted(model: Any, kind: str) -> dict[str, NDArray[Any]]:
         if kind == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
             data = data.T
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert theirs is not None
+        assert theirs is not None, name
         out[theirs] = data
+    return out
+
+
+def apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All experts of a layer in one tensor, gate and up apart, by the names that convert_hf_to_gguf.py gives them."""
+    out: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if one := re.fullmatch(r"(.*\.experts)\.\d+\.(w[123]\.weight)", name):
+            all_ = [weights[f"{one[1]}.{e}.{one[2]}"] for e in range(EXPERTS["num_local_experts"])]
+            out[f"{one[1]}.{one[2]}"] = torch.stack(all_)
+        elif found := re.fullmatch(r"(.*\.experts\.)(gate_up|down)_proj(_bias)?", name):
+            ending, rows = (".bias", weight) if found[3] else (".weight", weight.mT)
+            parts = {"down": rows} if found[2] == "down" else {"gate": rows[:, ::2], "up": rows[:, 1::2]}
+            out |= {f"{found[1]}{part}_proj{ending}": rows for part, rows in parts.items()}
+        else:
+            out[f"{name}.weight" if name.endswith("sinks") else name] = weight
     return out
 
 
@@ -121,11 +166,19 @@ def metadata(model: Any, kind: str) -> dict[str, Any]:
         said |= {f"{kind}.attention.sliding_window": 32}
         said |= {f"{kind}.attn_logit_softcapping": config.attn_logit_softcapping}
         said |= {f"{kind}.final_logit_softcapping": config.final_logit_softcapping}
+    if config.model_type in ("mixtral", "gpt_oss"):
+        said |= {f"{kind}.expert_count": 5, f"{kind}.expert_used_count": 2}
+    if kind == "gpt-oss":
+        said |= {f"{kind}.attention.key_length": config.head_dim, f"{kind}.attention.sliding_window": 32}
+        said |= {f"{kind}.expert_feed_forward_length": 24}
+        stretching = {"type": "yarn", "factor": 4.0, "original_context_length": 16}
+        stretching |= {"yarn_beta_fast": 2.0, "yarn_beta_slow": 0.5}
+        said |= {f"{kind}.rope.scaling.{name}": value for name, value in stretching.items()}
     return said
 
 
 def write_model(folder: Path, name: str) -> tuple[Any, Path]:
-    model, kind = tiny(name), name.split("-")[0]
+    model, kind = tiny(name), kind_of(name)
     return model, write(folder / "tiny.gguf", converted(model, kind), metadata(model, kind))
 
 
@@ -151,6 +204,46 @@ def test_the_config_makes_the_same_model(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(again(tokens).logits, model(tokens).logits, rtol=1e-4, atol=1e-4)
     assert again.config.eos_token_id == 2
     assert again.config.max_position_embeddings == model.config.max_position_embeddings
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_the_whole_model_says_what_the_converted_one_says(name: str, tmp_path: Path) -> None:
+    model, file = write_model(tmp_path, name)
+    tokens, ours = torch.arange(7)[None].repeat(1, 9)[:, :60], load(file)
+    assert_near(ours(tokens), model(tokens).logits)
+    with pytest.raises(ClearheadError, match="is of kind None, cut as 'default'"):  # when it is wanted
+        ours.tokenizer.encode("a")
+
+
+def test_an_expert_is_read_alone(tmp_path: Path) -> None:
+    _, file = write_model(tmp_path, "mixtral")
+    weights = open_weights(file)
+    name = "model.layers.1.block_sparse_moe.experts.{}.w2.weight"
+    first, last = (weights[name.format(e)] for e in (0, 4))
+    assert last.data_ptr() - first.data_ptr() == 4 * first.numel() * first.element_size()
+
+
+def test_experts_are_found_by_the_names_of_old_too(tmp_path: Path) -> None:
+    model, tensors = tiny("mixtral"), {}
+    for name, data in converted(tiny("mixtral"), "llama").items():
+        experts = enumerate(data) if "_exps" in name else ()
+        tensors |= {name.replace("_exps", f".{e}"): one for e, one in experts} or {name: data}
+    assert "blk.1.ffn_gate.4.weight" in tensors
+    weights = open_weights(write(tmp_path / "a.gguf", tensors, metadata(model, "llama")))
+    assert weights.keys() == saved(model).keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in saved(model).items())
+
+
+def test_experts_that_do_not_belong_together_keep_their_names(tmp_path: Path) -> None:
+    tensors = converted(tiny("gpt-oss"), "gpt-oss")
+    tensors["blk.0.ffn_up_exps.weight"] = tensors["blk.0.ffn_up_exps.weight"][:, :3]
+    del tensors["blk.1.ffn_down_exps.weight"]
+    file = write(tmp_path / "a.gguf", tensors, metadata(tiny("gpt-oss"), "gpt-oss"))
+    odd = [f"blk.0.ffn_{part}_exps.weight" for part in ("gate", "up", "down")] + ["blk.1.ffn_up_exps.weight"]
+    assert set(odd) <= open_weights(file).keys()
+    with pytest.raises(ClearheadError, match=r"missing: .*down_proj.* not expected: blk\.\{0…1\}\.ffn_"):
+        load(file)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2", "gpt2-usual"])
@@ -202,12 +295,21 @@ def test_other_stretching_is_named_in_the_metadata(tmp_path: Path) -> None:
     assert config["rope_scaling"] == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
 
+def test_stretching_that_is_not_known_is_named(tmp_path: Path) -> None:
+    said = metadata(tiny("llama"), "llama") | {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+    said |= {"llama.rope.scaling.attn_factor": 1.0}
+    assert open_weights(write(tmp_path / "a.gguf", converted(tiny("llama"), "llama"), said)).config["rope_scaling"]
+    said |= {"llama.rope.scaling.attn_factor": 2.0}
+    with pytest.raises(ClearheadError, match=r"stretches RoPE by attn_factor besides; Clearhead reads type, factor, "):
+        open_weights(write(tmp_path / "b.gguf", converted(tiny("llama"), "llama"), said))
+
+
 def test_an_architecture_that_is_not_known_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "a.gguf", {}, {"general.architecture": "mamba"})
     with pytest.raises(ClearheadError, match="architecture 'mamba'; of GGUF files Clearhead reads llama, qwen2, qwen3"):
         open_weights(file)
-    file = write(tmp_path / "b.gguf", {}, {"general.architecture": "llama", "llama.expert_count": 8})
-    with pytest.raises(ClearheadError, match="architecture 'llama' with experts"):
+    file = write(tmp_path / "b.gguf", {}, {"general.architecture": "qwen2", "qwen2.expert_count": 8})
+    with pytest.raises(ClearheadError, match=r"architecture 'qwen2' with experts; .* and with experts llama, gpt-oss"):
         open_weights(file)
 
 
@@ -215,12 +317,6 @@ def test_a_tensor_that_is_not_known_keeps_its_name(tmp_path: Path) -> None:
     tensors = converted(tiny("qwen2"), "qwen2") | {"blk.0.odd.weight": np.ones(3, np.float32)}
     said = metadata(tiny("qwen2"), "qwen2")
     assert open_weights(write(tmp_path / "a.gguf", tensors, said)).shape("blk.0.odd.weight") == (3,)
-
-
-def test_a_part_of_a_file_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path / "a-00001-of-00003.gguf", {}, {"split.count": 3})
-    with pytest.raises(ClearheadError, match="is one of 3 parts; join them first: llama-gguf-split --merge"):
-        open_weights(file)
 
 
 def test_a_file_without_an_embedding_holds_no_whole_model(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clearhead import ClearheadError
 from clearhead.models.checkpoints import KNOWN
+from clearhead.models.loading import load
 from clearhead.models.weights import Weights, open_weights
 
 TENSORS = {
@@ -153,6 +154,19 @@ def test_an_index_that_is_wrong_is_named(folder: Path) -> None:
         index.write_text(json.dumps(wrong))
         with pytest.raises(ClearheadError, match="has no weight_map that names files beside it"):
             open_weights(folder)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors"])
+def test_a_quantisation_that_is_not_read_is_named(method: str, folder: Path) -> None:
+    save_file(TENSORS, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method, "bits": 4}}))
+    with pytest.raises(ClearheadError, match=rf"are quantised by {method}, as .*Clearhead reads mxfp4 alone\. Get"):
+        open_weights(folder)
+    with pytest.raises(ClearheadError, match=rf"are quantised by {method}"):
+        load(folder)
+    (folder / "config.json").write_text('{"quantization_config": {"load_in_8bit": true}}')  # bitsandbytes of old
+    with pytest.raises(ClearheadError, match="are quantised by load_in_8bit, as"):
+        open_weights(folder)
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from clearhead.nn.experts import Experts
 
 def config(theirs: Theirs) -> Config:
     """The description of a model of this family."""
-    expect(theirs, swiglu_alpha=1.702, swiglu_limit=7.0, quantization_config=None)
+    expect(theirs, swiglu_alpha=1.702, swiglu_limit=7.0)
     experts = partial(
         Experts,
         hidden=theirs["intermediate_size"],

@@ -19,7 +19,11 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """How the metadata's types are written, little-endian."""
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-QUANTISED = ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+QUANTISED = (
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4", "NVFP4"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"),
+)
+"""Those that the package gguf knows how to make numbers of."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +119,35 @@ def _stored(path: Path, data: Any, name: str, shape: tuple[int, ...], kind: int,
             f"The tensor {name} of '{path}' is of type {kind_name}; expected {', '.join((*PLAIN, *QUANTISED))}. "
             "Get the model in another quantisation."
         )
-    weights, size = gguf.GGML_QUANT_SIZES[known[kind]]
-    if shape[-1] % weights:
+    if shape[-1] % gguf.GGML_QUANT_SIZES[known[kind]][0]:
         raise struct.error("a row is no whole number of blocks")
-    nbytes = math.prod(shape) // weights * size
-    if at + nbytes > len(data):
+    end = at + _nbytes(shape, known[kind])
+    if end > len(data):
         raise ClearheadError(
-            f"The file '{path}' ends after {len(data):,} bytes, but its tensor {name} needs {at + nbytes:,}: "
+            f"The file '{path}' ends after {len(data):,} bytes, but its tensor {name} needs {end:,}: "
             "the file is not whole; get it again."
         )
+    return _placed(data, shape, known[kind], at)
+
+
+def _placed(data: Any, shape: tuple[int, ...], kind: Any, at: int) -> Stored:
+    """The tensor of this shape and type that begins at byte `at`."""
 
     def read() -> Tensor:
-        if kind_name in PLAIN:
-            return torch.frombuffer(data, dtype=PLAIN[kind_name], count=math.prod(shape), offset=at).view(shape)
-        rows = np.frombuffer(data, np.uint8, nbytes, at).reshape(*shape[:-1], -1)
-        return torch.from_numpy(gguf.dequantize(rows, known[kind]))
+        if kind.name in PLAIN:
+            return torch.frombuffer(data, dtype=PLAIN[kind.name], count=math.prod(shape), offset=at).view(shape)
+        rows = np.frombuffer(data, np.uint8, _nbytes(shape, kind), at).reshape(*shape[:-1], -1)
+        return torch.from_numpy(_gguf().dequantize(rows, kind))
 
-    return Stored(shape, read)
+    def part(n: int) -> Stored:
+        return _placed(data, shape[1:], kind, at + n * _nbytes(shape[1:], kind))
+
+    return Stored(shape, read, part)
+
+
+def _nbytes(shape: tuple[int, ...], kind: Any) -> int:
+    weights, size = _gguf().GGML_QUANT_SIZES[kind]
+    return int(math.prod(shape) // weights * size)
 
 
 def _gguf() -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import ClearheadError
+from clearhead.models.weights.gguf_experts import by_turns, one_by_one
 from clearhead.models.weights.gguf_file import Gguf
 from clearhead.models.weights.weights import Stored, Weights
 
@@ -28,6 +29,8 @@ class Architecture:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """What all models of the kind have, and the file does not say."""
     mend: Mend = lambda name, stored, config: stored
+    regroup: Callable[[Mapping[str, Stored]], dict[str, Stored]] = dict
+    """Undoes what llama.cpp did to several tensors at once: its experts."""
 
 
 def weights_of(path: Path, gguf: Gguf) -> Weights:
@@ -36,33 +39,38 @@ def weights_of(path: Path, gguf: Gguf) -> Weights:
     Raises ClearheadError if the file's architecture is not known.
     """
     kind = gguf.metadata.get("general.architecture")
-    if kind not in ARCHITECTURES or gguf.metadata.get(f"{kind}.expert_count"):
-        experts = " with experts" if kind in ARCHITECTURES else ""
+    experts = bool(gguf.metadata.get(f"{kind}.expert_count"))
+    known = WITH_EXPERTS if experts else ARCHITECTURES
+    if kind not in known:
         raise ClearheadError(
-            f"The file '{path}' holds a model of architecture {kind!r}{experts}; of GGUF files Clearhead reads "
-            f"{', '.join(ARCHITECTURES)}, without experts. Get the model as safetensors."
+            f"The file '{path}' holds a model of architecture {kind!r}{' with experts' if experts else ''}; of GGUF "
+            f"files Clearhead reads {', '.join(ARCHITECTURES)}, and with experts {', '.join(WITH_EXPERTS)}. "
+            "Get the model as safetensors."
         )
-    if gguf.metadata.get("split.count", 1) > 1:
-        raise ClearheadError(
-            f"The file '{path}' is one of {gguf.metadata['split.count']} parts; join them first: "
-            "llama-gguf-split --merge FIRST_PART WHOLE."
-        )
-    architecture = ARCHITECTURES[kind]
+    architecture = known[kind]
     config = _config(path, kind, architecture, gguf)
     tensors = {
         _named(name, architecture): architecture.mend(name, stored, config)
-        for name, stored in gguf.tensors.items()
+        for name, stored in architecture.regroup(gguf.tensors).items()
         if name != "rope_freqs.weight"  # which the config has
     }
     return Weights(tensors, config)
 
 
 def _named(name: str, architecture: Architecture) -> str:
-    """A tensor's name in Transformers."""
-    stem, _, leaf = name.rpartition(".")
-    numbers = re.findall(r"\d+", stem)
-    known = architecture.names.get(re.sub(r"\d+", "{n}", stem, count=1))
-    return name if known is None else f"{known.replace('{n}', numbers[0] if numbers else '')}.{leaf}"
+    """A tensor's name in Transformers: known as it is, or without its ending."""
+    numbers, pattern = re.findall(r"\.(\d+)", name), name
+    for letter in ("{n}", "{e}"):
+        pattern = re.sub(r"\.\d+", f".{letter}", pattern, count=1)
+    stem, _, leaf = pattern.rpartition(".")
+    known = architecture.names.get(pattern)
+    if known is None and stem in architecture.names:
+        known = f"{architecture.names[stem]}.{leaf}"
+    if known is None:
+        return name
+    for letter, number in zip(("{n}", "{e}"), numbers, strict=False):
+        known = known.replace(letter, number)
+    return known
 
 
 def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> dict[str, Any]:
@@ -94,15 +102,22 @@ def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> di
 
 def _scaling(path: Path, kind: str, gguf: Gguf) -> dict[str, Any] | None:
     """How RoPE is stretched: named in the metadata, or, for Llama 3, as a factor for each frequency."""
-    said = {key.removeprefix(f"{kind}.rope.scaling."): value for key, value in gguf.metadata.items()}
+    begin = f"{kind}.rope.scaling."
+    said = {key.removeprefix(begin): value for key, value in gguf.metadata.items() if key.startswith(begin)}
     if "rope_freqs.weight" in gguf.tensors:
         base, D = gguf.metadata[f"{kind}.rope.freq_base"], gguf.metadata[f"{kind}.rope.dimension_count"]
         return _llama3(path, gguf.tensors["rope_freqs.weight"].read(), base, D)
     if said.get("type", "none") == "none":
         return None
-    scaling = {"rope_type": said["type"], "factor": said.get("factor")}
-    scaling |= {"original_max_position_embeddings": said.get("original_context_length")}
-    return {name: value for name, value in scaling.items() if value is not None}
+    unknown = [name for name in said if name not in SCALING and (name not in ONE or said[name] != 1)]
+    if unknown:
+        raise ClearheadError(
+            f"The file '{path}' stretches RoPE by {', '.join(unknown)} besides; Clearhead reads {', '.join(SCALING)}. "
+            "Get the model as safetensors."
+        )
+    scaling = {theirs: said[name] for name, theirs in SCALING.items() if theirs and name in said}
+    # llama.cpp rounds YaRN's limits for all models, but GPT-OSS was trained without; no file says so.
+    return scaling | ({"truncate": False} if kind == "gpt-oss" else {})
 
 
 def _llama3(path: Path, factors: Tensor, base: float, D: int) -> dict[str, Any]:
@@ -177,6 +192,18 @@ GPT2 = {
     "output": "lm_head",
 }
 
+MIXTRAL = DECODER | {
+    "blk.{n}.ffn_gate_inp": f"{LAYER}.block_sparse_moe.gate",
+    "blk.{n}.ffn_gate.{e}": f"{LAYER}.block_sparse_moe.experts.{{e}}.w1",
+    "blk.{n}.ffn_down.{e}": f"{LAYER}.block_sparse_moe.experts.{{e}}.w2",
+    "blk.{n}.ffn_up.{e}": f"{LAYER}.block_sparse_moe.experts.{{e}}.w3",
+}
+GPT_OSS = DECODER | {
+    "blk.{n}.attn_sinks.weight": f"{LAYER}.self_attn.sinks",
+    "blk.{n}.post_attention_norm": f"{LAYER}.post_attention_layernorm",
+    "blk.{n}.ffn_gate_inp": f"{LAYER}.mlp.router",
+}
+
 ENDS = {f"tokenizer.ggml.{kind}_token_id": f"{kind}_token_id" for kind in ("bos", "eos")}
 NUMBERS = ENDS | {
     "context_length": "max_position_embeddings",
@@ -194,6 +221,11 @@ GEMMA2_NUMBERS = NUMBERS | {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
+MIXTRAL_NUMBERS = NUMBERS | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
+GPT_OSS_NUMBERS = MIXTRAL_NUMBERS | {
+    "expert_feed_forward_length": "intermediate_size",
+    "attention.sliding_window": "sliding_window",
+}
 GPT2_NUMBERS = ENDS | {
     "context_length": "n_positions",
     "embedding_length": "n_embd",
@@ -203,6 +235,17 @@ GPT2_NUMBERS = ENDS | {
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
 }
 
+SCALING = {
+    "type": "rope_type",
+    "factor": "factor",
+    "original_context_length": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+    "finetuned": None,
+}
+ONE = ("attn_factor", "yarn_attn_factor", "yarn_ext_factor")
+"""Of RoPE's stretching, what changes nothing where it is 1."""
+
 SILU, GELU = {"hidden_act": "silu"}, {"activation_function": "gelu_new"}
 ARCHITECTURES = {
     "llama": Architecture(DECODER, NUMBERS, SILU, _pairs_to_halves),
@@ -210,4 +253,8 @@ ARCHITECTURES = {
     "qwen3": Architecture(DECODER, NUMBERS, SILU),
     "gemma2": Architecture(NORMED_AFTER, GEMMA2_NUMBERS, {"hidden_activation": "gelu_pytorch_tanh"}, _less_one),
     "gpt2": Architecture(GPT2, GPT2_NUMBERS, GELU, _columns),
+}
+WITH_EXPERTS = {
+    "llama": Architecture(MIXTRAL, MIXTRAL_NUMBERS, SILU | {"model_type": "mixtral"}, _pairs_to_halves, one_by_one),
+    "gpt-oss": Architecture(GPT_OSS, GPT_OSS_NUMBERS, SILU | {"model_type": "gpt_oss"}, regroup=by_turns),
 }

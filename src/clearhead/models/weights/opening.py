@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError
-from clearhead.models.weights.gguf_file import read_gguf
 from clearhead.models.weights.gguf_model import weights_of
+from clearhead.models.weights.gguf_parts import read_parts
+from clearhead.models.weights.mxfp4 import unpacked
 from clearhead.models.weights.pickled import read_pickled
 from clearhead.models.weights.safe import read_safetensors
 from clearhead.models.weights.weights import Stored, Weights
@@ -21,9 +22,10 @@ def open_weights(path: str | Path) -> Weights:
     """The weights and the config of a checkpoint; the weights are read as they are asked for.
 
     `path` is a folder with `config.json` and safetensors files or PyTorch's `.bin` files (one, or several with an
-    index), or a `.gguf` file.
+    index), or a `.gguf` file, the first where it is split into several.
 
-    Raises ClearheadError if there is no such checkpoint, or if one of its files is broken or not whole.
+    Weights that are packed as MXFP4 are unpacked. Raises ClearheadError if there is no such checkpoint, if it is
+    quantised in another way, or if one of its files is broken or not whole.
 
     >>> from clearhead.models.checkpoints import KNOWN
     >>> weights = open_weights(KNOWN["minilm"].path)
@@ -34,14 +36,28 @@ def open_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     if path.is_file() and path.suffix == ".gguf":
-        return weights_of(path, read_gguf(path))
+        return weights_of(path, read_parts(path))
     if not path.is_dir():
         raise ClearheadError(f"'{path}' is no checkpoint; expected a folder with config.json, or a .gguf file.")
     file = next((path / name for name in FILES if (path / name).exists()), None)
     if file is None:
         raise ClearheadError(f"The folder '{path}' holds no weights; expected one of {', '.join(FILES)}.")
     stored = _sharded(file) if file.suffix == ".json" else READERS[file.suffix](file)
-    return Weights(stored, _json(path / "config.json"))
+    config = _json(path / "config.json")
+    return Weights(_plain(path, stored, config.pop("quantization_config", None)), config)
+
+
+def _plain(path: Path, stored: dict[str, Stored], quantisation: dict[str, Any] | None) -> dict[str, Stored]:
+    """The tensors as weights, whatever they are packed as."""
+    if not quantisation:
+        return stored
+    method = quantisation.get("quant_method") or ", ".join(quantisation)
+    if method != "mxfp4":
+        raise ClearheadError(
+            f"The weights in '{path}' are quantised by {method}, as quantization_config in config.json says; of "
+            "quantised folders Clearhead reads mxfp4 alone. Get the model in full precision, or as a .gguf file."
+        )
+    return unpacked(stored)
 
 
 def _sharded(index: Path) -> dict[str, Stored]:

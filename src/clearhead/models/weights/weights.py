@@ -13,13 +13,15 @@ class Stored:
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    part: Callable[[int], "Stored"] | None = None
+    """One of its first dimension, by its number, where that can be read alone: an expert."""
 
 
 class Weights(Mapping[str, Tensor]):
     """A checkpoint's tensors, by the names and in the shapes that Transformers gives them.
 
     Files are mapped to memory: a tensor that is stored as it is takes none of its own until it is written to. One
-    that is stored quantised is made again at each reading, in float32.
+    that is stored quantised is made again at each reading: in bfloat16 from MXFP4 in a folder, else in float32.
     """
 
     config: dict[str, Any]
