@@ -1,7 +1,7 @@
 """The registry of cases: what is measured, and what of it shall be reached, against whom."""
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from benchmarks.goals import Costs, Faster, Goal, Holds, Share
 from benchmarks.measure import Run
 from benchmarks.peers.ours import PLAIN
+from benchmarks.peers.peer import Cannot
 from benchmarks.peers.pytorch import FLEX, FOLDED, SDPA
 from benchmarks.problem import Problem
 
@@ -34,9 +35,9 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class Contest:
-    """Contestants that a function makes ready, by name; ours is one of them."""
+    """Contestants that a function makes ready, by name, or why one can't be; ours is one of them."""
 
-    make: Callable[[], dict[str, Run]]
+    make: Callable[[], Mapping[str, Run | Cannot]]
 
 
 @dataclass(frozen=True)

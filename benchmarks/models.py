@@ -118,14 +118,14 @@ def reader(name: str, dtype: torch.dtype) -> Reader:
 # Time
 
 
-def reading(dtype: torch.dtype, count: int) -> dict[str, Run]:
+def reading(dtype: torch.dtype, count: int) -> dict[str, Run | Cannot]:
     """Reading so many tokens."""
     tokens, truth = looking.tokens(count), _truth(count)
     runs = {name: partial(_quietly, reader(name, dtype).read, tokens) for name in READERS}
     return _agreed(runs, truth, AGREES[dtype])
 
 
-def writing(dtype: torch.dtype, count: int) -> dict[str, Run]:
+def writing(dtype: torch.dtype, count: int) -> dict[str, Run | Cannot]:
     """Writing 20 tokens after so many."""
     tokens, truth = looking.tokens(count + WRITES), _truth(count + WRITES)
     for name in READERS:
@@ -140,13 +140,15 @@ def _truth(count: int) -> Tensor:
     return _quietly(reader(TRANSFORMERS, FP32).read, looking.tokens(count))
 
 
-def _agreed(runs: dict[str, Callable[[], Tensor]], truth: Tensor, within: float) -> dict[str, Run]:
-    """The runs, if all say the same of the last token."""
+def _agreed(runs: dict[str, Callable[[], Tensor]], truth: Tensor, within: float) -> dict[str, Run | Cannot]:
+    """The runs that say the same of the last token; of each other one, how far away it is."""
+    agreed: dict[str, Run | Cannot] = {}
     for name, run in runs.items():
         error = float((run().float() - truth).norm() / truth.norm())
+        agreed[name] = run
         if not error <= within:
-            raise Cannot(f"{name} gives other logits: {error:.1e} away from those of {TRANSFORMERS} in float32")
-    return dict(runs)
+            agreed[name] = Cannot(f"gives other logits: {error:.1e} away from those of {TRANSFORMERS} in float32")
+    return agreed
 
 
 def _quietly(run: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
@@ -171,8 +173,10 @@ def in_a_process(name: str, dtype: str) -> int:
         capture_output=True,
         text=True,
         cwd=looking.HOME,
-        check=True,
     )
+    if child.returncode:
+        last = next(reversed(child.stderr.strip().splitlines()), f"it ended with code {child.returncode}")
+        raise Cannot(f"the process of {name} failed: {last}")
     return int(child.stdout.splitlines()[-1])
 
 
@@ -249,7 +253,7 @@ def _cases() -> Iterator[Case]:
     )
 
 
-def _contest(name: str, make: Callable[[], dict[str, Run]], faster: float) -> Case:
+def _contest(name: str, make: Callable[[], dict[str, Run | Cannot]], faster: float) -> Case:
     goals: tuple[Goal, ...] = (Faster(TRANSFORMERS, faster, faster),)
     if llama_cpp.THERE:
         goals += (Faster(LLAMA, 1, 1),)

@@ -2,7 +2,7 @@
 
 import fnmatch
 import gc
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -83,9 +83,13 @@ class Bench:
         if isinstance(subject, WholeModel | Contest):
             try:
                 self.tell(f"{case.name}: making the model ready")
-                contestants |= subject.make() if isinstance(subject, Contest) else whole_model.contestants(subject)
+                made: Mapping[str, Run | Cannot] = (
+                    subject.make() if isinstance(subject, Contest) else whole_model.contestants(subject)
+                )
             except Cannot as reason:
-                result["skipped"][OURS] = str(reason)
+                made = {OURS: reason}
+            result["skipped"] |= {name: str(one) for name, one in made.items() if isinstance(one, Cannot)}
+            contestants |= {name: one for name, one in made.items() if not isinstance(one, Cannot)}
         else:
             result["problem"] = _described(subject)
             names = self._taking_part(case) if peers is None else peers

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import cases, llama_cpp, looking, models
+from benchmarks import cases, llama_cpp, looking, models, running
+from benchmarks.goals import Faster
+from benchmarks.llama_cpp import LLAMA
 from benchmarks.models import AGREES, FP32, TRANSFORMERS
 from benchmarks.peers.ours import OURS
 from benchmarks.peers.peer import Cannot
@@ -56,11 +58,28 @@ def test_who_says_something_else_is_not_timed() -> None:
     truth = torch.randn(20)
     runs = {OURS: lambda: truth * (1 + AGREES[FP32] / 2), TRANSFORMERS: lambda: truth}
     assert list(models._agreed(runs, truth, AGREES[FP32])) == [OURS, TRANSFORMERS]
-    wrong = {OURS: lambda: truth * (1 + 2 * AGREES[FP32])}
-    with pytest.raises(Cannot, match=f"{OURS} gives other logits: 1.0e-02 away from those of Transformers"):
-        models._agreed(wrong, truth, AGREES[FP32])
-    with pytest.raises(Cannot, match="gives other logits: nan away"):
-        models._agreed({OURS: lambda: truth * torch.nan}, truth, AGREES[FP32])
+    wrong = {OURS: lambda: truth * (1 + 2 * AGREES[FP32]), LLAMA: lambda: truth * torch.nan}
+    agreed = models._agreed(runs | wrong, truth, AGREES[FP32])
+    assert agreed[TRANSFORMERS] is runs[TRANSFORMERS]
+    assert str(agreed[OURS]) == "gives other logits: 1.0e-02 away from those of Transformers in float32"
+    assert str(agreed[LLAMA]).startswith("gives other logits: nan away")
+
+
+def test_a_contestant_that_disagrees_costs_no_other_its_time() -> None:
+    made = {OURS: lambda: None, TRANSFORMERS: lambda: None, LLAMA: Cannot("gives other logits")}
+    goals = (Faster(TRANSFORMERS, 1e-9, 1e9), Faster(LLAMA, 1, 1))
+    bench = running.Bench.__new__(running.Bench)  # no yardstick is measured
+    bench.options, bench.tell = running.Options(rounds=3, seconds=0), lambda what: None
+    result = bench.run(cases.Case("a contest", cases.Contest(lambda: made), goals))
+    assert set(result["times"]) == {OURS, TRANSFORMERS}
+    assert result["skipped"] == {LLAMA: "gives other logits"}
+    assert [goal["verdict"] for goal in result["goals"]] == ["reached", "not measured: gives other logits"]
+
+
+def test_a_process_that_fails_is_told_of_in_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "tokens", lambda count: torch.zeros(1, count, dtype=torch.int64))
+    with pytest.raises(Cannot, match=r"^the process of nobody failed: KeyError: 'nobody'$"):
+        models.in_a_process("nobody", "float32")
 
 
 def test_both_learn_the_same_from_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
-"""A model writes what it should, alone, in a batch and in a stream, ends where it should, and says what it can't do."""
+"""A model writes what it should, alone, in a batch and in a stream, and ends where it should."""
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import SimpleNamespace
@@ -309,6 +308,23 @@ def test_a_decoder_writes_the_same_as_without_a_cache() -> None:
     assert len({tuple(result.tokens) for result in results}) == 3
 
 
+def test_a_stream_that_was_left_goes_on_where_it_was() -> None:
+    pieces = stream(telling(STORY), STORY[:4], max_new_tokens=20)
+    said = next(iter(pieces)) + "".join(pieces)
+    assert said == pieces.result.text == STORY[4 : 4 + len(said)]
+    assert len(pieces.result.tokens) == 20
+    assert list(pieces) == []
+
+
+def test_a_device_is_waited_for_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    generating._finish(torch.device("cpu"))
+    assert not waited
+    generating._finish(torch.device("cuda", 0))
+    assert waited == [torch.device("cuda", 0)]
+
+
 def test_a_long_prompt_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     prompts = [torch.randint(0, 40, (n,)).tolist() for n in (11, 4, 8, 1, 5)]
@@ -336,39 +352,6 @@ def test_an_encoder_decoder_reads_the_prompt_and_begins_anew() -> None:
     results = several(model, PROMPTS, max_new_tokens=12)
     assert [result.tokens for result in results] == [anew(model, prompt, 12) for prompt in PROMPTS]
     assert len({tuple(result.tokens) for result in results}) == 3
-
-
-# What can't be done
-
-
-@pytest.mark.parametrize(
-    ("prompt", "options", "said"),
-    [
-        ("", {}, "The prompt is empty: it has no tokens; give at least a word."),
-        ("a" * 11, {}, "The prompt has 11 tokens, but the model takes 10; shorten it."),
-        ([1, 300], {}, "The prompt has token 300, but the model knows those from 0 to 256."),
-        ("a", {"max_new_tokens": 0}, "max_new_tokens: got 0, expected 1 or more."),
-        ("a", {"stop": ["b", ""]}, "stop: got an empty text, which every text holds; leave it out."),
-        ("a", {"temperature": -1.0}, "temperature: got -1.0, expected 0, for the likeliest token, or more."),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_a_sentence(prompt: Prompt, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ch.ClearheadError, match=re.escape(said)):
-        generate(telling(STORY, context=10), prompt, **options)
-
-
-def test_without_a_tokenizer_there_is_no_text() -> None:
-    model = telling(STORY)
-    model.tokenizer = None
-    with pytest.raises(ch.ClearheadError, match="The prompt is a text, but this model has no tokenizer; give tokens"):
-        generate(model, "Once")
-    with pytest.raises(ch.ClearheadError, match="stop: this model has no tokenizer, so it knows no text"):
-        generate(model, [1], stop="x")
-
-
-def test_a_model_without_a_head_is_refused() -> None:
-    with pytest.raises(ch.ClearheadError, match="this model has no head, so it writes no tokens"):
-        generate(tiny(head=None), [1])
 
 
 # A real model

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from clearhead import ClearheadError
 from clearhead.models.names import Names, to_ours, to_theirs
-from clearhead.models.parts import Each, Grouped, Interleaved, Joined, Part, Theirs, Transposed
+from clearhead.models.parts import Each, Grouped, Interleaved, Joined, Part, Source, Transposed
 
 H, K, D, E = 4, 2, 3, 5
 
@@ -29,7 +29,7 @@ class Model(nn.Module):
         self.head.weight = self.tokens.weight
 
 
-def one_weight(part: Theirs, ours: Tensor, heads: int = H, kv_heads: int = K) -> tuple[Names, nn.Module]:
+def one_weight(part: Source, ours: Tensor, heads: int = H, kv_heads: int = K) -> tuple[Names, nn.Module]:
     """A model that holds one weight, of an attention's, on the meta device."""
     model = nn.Module()
     model.weight = nn.Parameter(torch.empty_like(ours, device="meta"))

@@ -116,8 +116,8 @@ def test_without_a_seed_pytorch_decides() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"temperature": -1.0}, "temperature: got -1.0, expected 0, for the likeliest token, or more."),
-        ({"temperature": float("nan")}, "temperature: got nan, expected 0, for the likeliest token, or more."),
+        ({"temperature": -1.0}, "temperature: got -1.0, expected 0, for the likeliest token, or 1e-6 on."),
+        ({"temperature": float("nan")}, "temperature: got nan, expected 0, for the likeliest token, or 1e-6 on."),
         ({"top_k": 0}, "top_k: got 0, expected 1 or more."),
         ({"top_p": 0.0}, "top_p: got 0.0, expected more than 0 and at most 1."),
         ({"top_p": 1.1}, "top_p: got 1.1, expected more than 0 and at most 1."),

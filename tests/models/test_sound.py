@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
+from clearhead.errors import ClearheadError
 from clearhead.models.sound import RATE, filters, log_mel
 
 NOISE = torch.randn(5 * RATE, generator=torch.Generator().manual_seed(0))
@@ -37,3 +38,17 @@ def test_a_pure_tone_is_loudest_where_its_pitch_is() -> None:
     tone = (2 * torch.pi * 1000 * torch.arange(RATE) / RATE).sin()
     loudest = log_mel(tone, seconds=None)[:, 50].argmax()
     assert int(loudest) in (25, 26)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    made = log_mel(SOUND.half(), seconds=None)
+    assert made.dtype == torch.float32
+    assert torch.equal(made, log_mel(SOUND.half().float(), seconds=None))
+
+
+@pytest.mark.parametrize("shape", [(0,), (200,), (0, RATE)], ids=str)
+def test_too_little_sound_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ClearheadError, match=r"^log_mel: got sound of torch\.float32 and shape .*; expected floats .* 200"
+    ):
+        log_mel(torch.zeros(shape), seconds=None)

@@ -162,3 +162,42 @@ def test_a_decoder_of_memories_is_not_run_without_one_nor_another_with_one() -> 
 def test_a_model_that_trains_does_not_write() -> None:
     with pytest.raises(ClearheadError, match="the model is training"):
         made().train().generate([1, 2])
+
+
+@pytest.mark.parametrize("wrong", [-1, V])
+def test_a_token_that_is_not_in_the_vocabulary_is_named(wrong: int) -> None:
+    with pytest.raises(
+        ClearheadError, match=rf"got numbers from {min(3, wrong)} to {max(3, wrong)}; .* from 0 to {V - 1}"
+    ):
+        made()(torch.tensor([[3, wrong]]))
+
+
+def test_each_layer_wants_a_cache_of_its_own() -> None:
+    model = made()
+    for caches in ([], [nn.Growing()], model.caches()[:2], [nn.Growing()] * 3, [*model.caches(), nn.Growing()]):
+        with pytest.raises(ClearheadError, match=rf"caches: got {len(caches)} for 3 layers; expected one a layer"):
+            model(tokens(), caches=caches)
+
+
+def test_a_model_has_layers_and_a_pattern() -> None:
+    for wrong in ({"layers": 0}, {"pattern": ()}):
+        with pytest.raises(ClearheadError, match=r"Config: got \d layers and pattern .*; expected at least 1 of each"):
+            Transformer(config(**wrong))
+
+
+def test_segments_are_not_passed_over() -> None:
+    with pytest.raises(ClearheadError, match="segments: this model tells none apart"):
+        made()(tokens(), segments=torch.zeros(2, T, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("position", [nn.Rotary(6), nn.Alibi(4), nn.T5(4, bidirectional=False)], ids=str)
+def test_checkpointing_drops_the_same_on_the_way_back(position: nn.Position) -> None:
+    drops = {"attention": partial(nn.MultiHeadAttention, heads=4, dropout=0.2), "dropout": 0.3, "position": position}
+    model, ids, gradients = made(**drops).train(), tokens(), []
+    for model.stack.checkpointing in (False, True):
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(ids, lengths=torch.tensor([T, 4])).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for once, twice in zip(*gradients, strict=True):
+        torch.testing.assert_close(once, twice)

@@ -204,3 +204,32 @@ def test_what_does_not_fit_is_said() -> None:
     said = r"^set_weights: query\.kernel is \(8, 1, 4\) here and \(8, 2, 4\) in what was given\. Are num_heads, key_dim"
     with pytest.raises(ClearheadError, match=said):
         KerasMultiHeadAttention(1, 4).set_weights(weights)
+
+
+def test_what_inference_mode_builds_can_be_trained() -> None:
+    layers = [KerasMultiHeadAttention(H, 4) for _ in range(3)]
+    x = {name: value.double() for name, value in inputs().items()}
+    with torch.inference_mode():
+        layers[0](**x)
+        layers[1].build((B, TQ, E), (B, TK, EV), (B, TK, EK))
+        layers[2].set_weights(layers[0].get_weights())
+    for layer in layers:
+        layer.double()(**x).sum().backward()
+        assert all(p.grad is not None for p in layer.parameters())
+
+
+def test_tokens_of_another_width_than_the_weights_are_refused() -> None:
+    layer, x = KerasMultiHeadAttention(H, 4), inputs()
+    layer(**x)
+    with pytest.raises(
+        ClearheadError, match=r"^got tokens of shape \(3, 5, 9\) for a kernel \(8, 2, 4\); expected tokens 8"
+    ):
+        layer(**x | {"query": torch.randn(B, TQ, 9)})
+
+
+@pytest.mark.parametrize("wrong", [{"num_heads": 0}, {"key_dim": 0}, {"sliding_window": 0}], ids=str)
+def test_no_heads_no_width_and_no_window_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(
+        ClearheadError, match=r"^KerasMultiHeadAttention: got num_heads .*; expected at least 1 of each"
+    ):
+        KerasMultiHeadAttention(**{"num_heads": H, "key_dim": 4} | wrong)

@@ -9,7 +9,7 @@ from torch import Tensor
 import clearhead as ch
 from clearhead.attend import library
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches import Cache, Growing, Latent, Paged, Pool, Quantised, Static
+from clearhead.nn.caches import Cache, Growing, Latent, Paged, Pool, Quantised, Sliding, Static
 from clearhead.nn.latent import MultiHeadLatentAttention
 from clearhead.nn.positions.rotary import Rotary
 
@@ -153,6 +153,14 @@ def test_wide_latents_decode_too(latent: int) -> None:
     with torch.no_grad():
         out = torch.cat([layer(part, cache=cache) for part in x.split([5, 1, 1], 1)], 1)
         torch.testing.assert_close(out, layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [[T], [9, 1, 3], [1, 2, 10]], ids=str)
+def test_a_sliding_cache_sees_its_window_however_a_text_is_cut(pieces: list[int]) -> None:
+    layer, x, cache = ours(), torch.randn(B, T, E), Sliding(5)
+    with torch.no_grad():
+        out = torch.cat([layer(part, cache=cache) for part in x.split(pieces, 1)], 1)
+        torch.testing.assert_close(out, layer(x, pattern=ch.window(5)), atol=1e-5, rtol=1e-5)
 
 
 def test_a_mistake_is_named() -> None:

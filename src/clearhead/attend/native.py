@@ -60,7 +60,7 @@ def bias_tensors(call: Call) -> tuple[Tensor | None, Tensor | None]:
 
 def by_distance(bias: Bias, weights: tuple[Tensor, ...], Tq: int, Tk: int) -> Tensor:
     """A bias that hangs on the distance alone, as a table: entry i − j + Tk − 1 of each head."""
-    behind = torch.arange(Tq + Tk - 1) - (Tk - 1)
+    behind = torch.arange(max(Tq + Tk - 1, 0)) - (Tk - 1)
     return bias.at(behind, torch.zeros_like(behind), Tk - Tq, *weights)[0].float().contiguous()
 
 

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from operator import index
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearhead.attend import full
 from clearhead.errors import ClearheadError
 from clearhead.models.sampling import Sampling, generators
 from clearhead.models.stack import Memory
@@ -25,7 +27,12 @@ Reason = Literal["end", "stop", "length", "context", "stopped"]
 
 @dataclass(frozen=True)
 class Generated:
-    """What a model wrote after a prompt."""
+    """What a model wrote after a prompt.
+
+    >>> result = Generated(" Paris.", [6, 7, 8], "length", 10, prefill_seconds=0.5, decode_seconds=0.25)
+    >>> result.prefill_rate, result.decode_rate
+    (20.0, 8.0)
+    """
 
     text: str
     """Without the prompt and special tokens, cut before a stop string; empty if the model has no tokenizer."""
@@ -72,13 +79,22 @@ def stream(model: Any, prompt: Prompt, **options: Any) -> "Stream":
 
 
 class Stream:
-    """Pieces of text, whole characters only, as a model writes them. Reading may stop anywhere."""
+    """Pieces of text, whole characters only, as a model writes them.
+
+    Reading may stop anywhere, and go on from there.
+
+    >>> import clearhead as ch
+    >>> pieces = ch.models.load("smollm2").stream("The capital of France is", max_new_tokens=2)
+    >>> list(pieces), pieces.result.reason
+    ([' Paris', '.'], 'length')
+    """
 
     def __init__(self, generation: "Generation") -> None:
         self._generation = generation
+        self._pieces = (piece for pieces in generation.steps() for piece in pieces.values() if piece)
 
     def __iter__(self) -> Iterator[str]:
-        yield from (piece for pieces in self._generation.steps() for piece in pieces.values() if piece)
+        return self._pieces
 
     @property
     def result(self) -> Generated:
@@ -139,6 +155,16 @@ class Generation:
 
     Raises ClearheadError if a prompt is empty or too long, if an option is out of range, or if the model has no head,
     or no tokenizer where there is text.
+
+    >>> import clearhead as ch
+    >>> model = ch.models.load("smollm2")
+    >>> generation = Generation(model, ["The capital of France is", "Rome is the capital of"], max_new_tokens=2)
+    >>> for pieces in generation.steps():
+    ...     print(pieces)
+    {0: ' Paris', 1: ' the'}
+    {0: '.', 1: ' United'}
+    >>> [result.text for result in generation.results()]
+    [' Paris.', ' the United']
     """
 
     def __init__(
@@ -169,6 +195,10 @@ class Generation:
             )
         if getattr(getattr(model, "config", None), "head", None) is None:
             raise ClearheadError("generate: this model has no head, so it writes no tokens; take a language model.")
+        if any(isinstance(pattern, full) for pattern in getattr(getattr(model, "stack", None), "patterns", ())):
+            raise ClearheadError(
+                "generate: this model's tokens see those after them, as BERT's do, so it writes none; take a decoder."
+            )
         stop = [stop] if isinstance(stop, str) else list(stop)
         if "" in stop:
             raise ClearheadError("stop: got an empty text, which every text holds; leave it out.")
@@ -177,6 +207,11 @@ class Generation:
         self.model, self.stop, self.most, self.cache = model, stop, max_new_tokens, cache
         self.memory = memory
         self.encodes = model.encoder is not None and memory is None
+        if self.encodes and not hasattr(model.encoder, "tokens"):
+            raise ClearheadError(
+                "generate: the model's encoder reads no text, but sound; give memory=model.encode(log_mel(sound)), and "
+                "as the prompt the tokens to begin with."
+            )
         if self.encodes and model.config.start is None:
             raise ClearheadError(
                 "generate: the config says no start=, the token with which a decoder begins; give it one."
@@ -209,6 +244,7 @@ class Generation:
             return
         started = time.perf_counter()
         logits, caches, memory = self._read()
+        _finish(logits.device)
         self.prefill_seconds = time.perf_counter() - started
         seen = self._seen(logits)
         while True:
@@ -271,7 +307,7 @@ class Generation:
             one.reason = "end"
         elif one.writing and one.writing.stopped:
             one.reason = "stop"
-        elif len(one.tokens) == self.most:
+        elif len(one.tokens) >= self.most:
             one.reason = "length"
         elif context is not None and before + len(one.tokens) > context:
             one.reason = "context"
@@ -282,9 +318,15 @@ class Generation:
         return _Sequence(prompt, tokenizer and Writing(tokenizer, () if self.encodes else prompt, self.stop))
 
 
+def _finish(device: torch.device) -> None:
+    """Waits for all that a device was asked for, without which a clock shows the asking alone."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def _is_one(prompts: Any) -> bool:
     if isinstance(prompts, Tensor):
-        return prompts.ndim == 1
+        return prompts.ndim < 2
     return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Integral))
 
 
@@ -296,7 +338,12 @@ def _tokens(model: Any, prompt: Prompt) -> list[int]:
             raise ClearheadError("The prompt is a text, but this model has no tokenizer; give tokens.")
         tokens = model.tokenizer.encode(prompt)
     else:
-        tokens = prompt.tolist() if isinstance(prompt, Tensor) else [int(token) for token in prompt]
+        try:
+            tokens = [index(token) for token in (prompt.tolist() if isinstance(prompt, Tensor) else prompt)]
+        except TypeError as error:
+            raise ClearheadError(
+                f"The prompt is {prompt!r}; expected a text, or the whole numbers of its tokens in a row."
+            ) from error
     if not tokens:
         raise ClearheadError("The prompt is empty: it has no tokens; give at least a word.")
     if model.context is not None and len(tokens) > model.context:

@@ -7,8 +7,9 @@ from typing import Union
 import torch
 from torch import Tensor
 
-Theirs = Union[str, "Part", None]
-"""A weight of the checkpoint by its name, something made of several, or None: zeros, of which they keep nothing."""
+Source = Union[str, "Part", None]
+"""What a weight of ours is made of: a weight of theirs by its name, several in a `Part`, or None: zeros, which a
+checkpoint does not keep."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Part:
     checkpoint should have, all follow from these two.
     """
 
-    def __init__(self, *parts: Theirs) -> None:
+    def __init__(self, *parts: Source) -> None:
         self.parts = parts
 
     def apart(self, ours: Tensor, place: Place) -> list[Tensor]:
@@ -47,13 +48,13 @@ class Part:
         """Ours, out of each of theirs."""
         raise NotImplementedError
 
-    def pieces(self, ours: Tensor, place: Place) -> Iterator[tuple[Theirs, Tensor, Place]]:
+    def pieces(self, ours: Tensor, place: Place) -> Iterator[tuple[Source, Tensor, Place]]:
         """Each part, what it is, and where it belongs."""
         for part, piece in zip(self.parts, self.apart(ours, place), strict=True):
             yield part, piece, place
 
 
-def write(part: Theirs, ours: Tensor, place: Place) -> Iterator[tuple[str, Tensor]]:
+def write(part: Source, ours: Tensor, place: Place) -> Iterator[tuple[str, Tensor]]:
     """What `ours` is in the checkpoint, by name."""
     if isinstance(part, str):
         yield place.name(part), ours
@@ -62,7 +63,7 @@ def write(part: Theirs, ours: Tensor, place: Place) -> Iterator[tuple[str, Tenso
             yield from write(below, piece, where)
 
 
-def read(part: Theirs, get: Callable[[str], Tensor], like: Tensor, place: Place) -> Tensor:
+def read(part: Source, get: Callable[[str], Tensor], like: Tensor, place: Place) -> Tensor:
     """Ours, from the checkpoint; `like` has its shape and dtype."""
     if isinstance(part, str):
         return get(place.name(part))
@@ -77,7 +78,7 @@ class Joined(Part):
     A part that is None is zeros, and is dropped on the way back: Whisper's keys have no bias.
     """
 
-    def __init__(self, *parts: Theirs, dim: int = 0) -> None:
+    def __init__(self, *parts: Source, dim: int = 0) -> None:
         super().__init__(*parts)
         self.dim = dim
 
@@ -115,7 +116,7 @@ class Transposed(Part):
 class Leading(Part):
     """With dimensions of one in front: Marian's bias of the logits is (1, V), ViT's class token (1, 1, E)."""
 
-    def __init__(self, part: Theirs, count: int) -> None:
+    def __init__(self, part: Source, count: int) -> None:
         super().__init__(part)
         self.count = count
 
@@ -134,7 +135,7 @@ class Interleaved(Part):
     With `count=2` and `each_row=True`, theirs take turns row by row, as GPT-OSS's gate and up do along `dim`.
     """
 
-    def __init__(self, part: Theirs, *, count: int = 3, each_row: bool = False, dim: int = 0) -> None:
+    def __init__(self, part: Source, *, count: int = 3, each_row: bool = False, dim: int = 0) -> None:
         super().__init__(part)
         self.count, self.each_row, self.dim = count, each_row, dim
 
@@ -161,7 +162,7 @@ class Each(Part):
         """All experts', stacked."""
         return torch.stack(theirs)
 
-    def pieces(self, ours: Tensor, place: Place) -> Iterator[tuple[Theirs, Tensor, Place]]:
+    def pieces(self, ours: Tensor, place: Place) -> Iterator[tuple[Source, Tensor, Place]]:
         """Each expert's own."""
         for e, piece in enumerate(ours.unbind(0)):
             yield self.parts[0], piece, replace(place, e=e)

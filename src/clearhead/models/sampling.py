@@ -38,7 +38,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, right, expected in (
-            ("temperature", 0 <= self.temperature < float("inf"), "0, for the likeliest token, or more"),
+            (
+                "temperature",
+                self.greedy or 1e-6 <= self.temperature < float("inf"),
+                "0, for the likeliest token, or 1e-6 on",
+            ),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "more than 0 and at most 1"),
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),

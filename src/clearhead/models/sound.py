@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from clearhead.errors import ClearheadError
+
 RATE = 16_000
 """Samples a second."""
 STEP = 160
@@ -24,13 +26,20 @@ def log_mel(
 
     F are `bins` triangles, evenly laid over the mel scale up to 8,000 Hz (Slaney 1998). What is more than 80 dB below
     the loudest is raised to there (Radford et al. 2022, § 2.2). `sound` has 16,000 samples a second, between −1 and 1.
-    So that it lasts `seconds`, silence is put after it, or what is too much is cut off, unless that is None.
+    So that it lasts `seconds`, silence is put after it, or what is too much is cut off, unless that is None. Computed
+    in float32 at least. Raises ClearheadError for fewer samples than half a frame.
 
     >>> log_mel(torch.zeros(16_000)).shape
     torch.Size([80, 3000])
     """
     if seconds is not None:
         sound = F.pad(sound, (0, round(seconds * RATE) - sound.shape[-1]))
+    if not sound.is_floating_point() or not sound.numel() or sound.shape[-1] <= FRAME // 2:
+        raise ClearheadError(
+            f"log_mel: got sound of {sound.dtype} and shape {tuple(sound.shape)}; expected floats between −1 and 1, "
+            f"more than {FRAME // 2} of them, half a frame. With seconds=, silence is put after them."
+        )
+    sound = sound.to(torch.promote_types(sound.dtype, torch.float32))
     window = torch.hann_window(FRAME, device=sound.device, dtype=sound.dtype)
     flat = sound.reshape(-1, sound.shape[-1])
     power = torch.stft(flat, FRAME, STEP, window=window, return_complex=True)[..., :-1].abs() ** 2

@@ -11,15 +11,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clearhead.attend import Pattern, full, padding
+from clearhead.errors import ClearheadError
 from clearhead.models.config import Config
 from clearhead.nn.block import Block
-from clearhead.nn.caches.cache import Cache
+from clearhead.nn.caches.cache import Cache, positions
 from clearhead.nn.heads import KeysValues
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder's cross-attentions read: the encoder's tokens as each layer's keys and values."""
+    """What a decoder's cross-attentions read: the encoder's tokens as each layer's keys and values.
+
+    `Stack.remember` and `Transformer.encode` make it. Of each layer `k (B, K, Ts, D)` and `v (B, K, Ts, D)`.
+
+    >>> k, v = torch.randn(2, 2, 4, 8, 16)
+    >>> memory = Memory(((k, v),), lengths=torch.tensor([8, 5]))
+    >>> memory.take(torch.tensor([1, 1])).lengths
+    tensor([5, 5])
+    """
 
     layers: tuple[KeysValues, ...]
     lengths: Int[Tensor, " B"] | None
@@ -36,10 +45,29 @@ class Stack(nn.Module):
 
     Set `checkpointing` to True to keep only each block's input while training, and to run the block once more on the
     way back (Chen et al. 2016); an encoder has a switch of its own.
+
+    >>> import clearhead as ch
+    >>> from functools import partial
+    >>> config = ch.models.Config(
+    ...     width=32,
+    ...     layers=2,
+    ...     attention=partial(ch.nn.MultiHeadAttention, heads=4),
+    ...     feed_forward=partial(ch.nn.FeedForward, hidden=64),
+    ...     norm=ch.nn.LayerNorm,
+    ... )
+    >>> stack, x = ch.models.Stack(config), torch.randn(1, 5, 32)
+    >>> stack(x).shape
+    torch.Size([1, 5, 32])
+    >>> len(list(stack.states(x)))
+    2
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        if config.layers < 1 or config.pattern == ():
+            raise ClearheadError(
+                f"Config: got {config.layers} layers and pattern {config.pattern!r}; expected at least 1 of each."
+            )
         width = config.width
         self.position = copy.deepcopy(config.position)
         patterns = config.pattern if isinstance(config.pattern, tuple) else (config.pattern,)
@@ -91,9 +119,12 @@ class Stack(nn.Module):
             caches: one a layer.
             only: the one token of each sequence that is wanted of the last layer, `(B, 1, E)`.
         """
+        if caches is not None and not len({id(cache) for cache in caches}) == len(caches) == len(self.blocks):
+            raise ClearheadError(
+                f"caches: got {len(caches)} for {len(self.blocks)} layers; expected one a layer, none of them the same."
+            )
         if at is None:
-            B, T, _ = x.shape
-            at = caches[0].positions(B, T).to(x.device) if caches else torch.arange(T, device=x.device)[None]
+            at = positions(caches[0] if caches else None, x.shape[1], x.device)
         angles = self.position.angles(at)
         real = padding(lengths) if lengths is not None and caches is None else None  # a cache sees to it itself
         seen = {pattern: pattern if real is None else pattern & real for pattern in self.patterns}

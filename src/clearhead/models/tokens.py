@@ -41,9 +41,9 @@ class Tokenizer:
         """The tokens' text, without the special ones."""
         return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=True))
 
-    def stream(self) -> "Stream":
+    def stream(self) -> "Detokenizer":
         """Turns tokens into text as they come."""
-        return Stream(self)
+        return Detokenizer(self)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a talk, up to where the model is to answer; each message has a "role" and "content".
@@ -107,7 +107,7 @@ class Unread:
         raise ClearheadError(self.why)
 
 
-class Stream:
+class Detokenizer:
     """Text, as its tokens come: whole characters only, as one may take several tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

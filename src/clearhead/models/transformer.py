@@ -12,7 +12,7 @@ from clearhead.errors import ClearheadError
 from clearhead.models.config import Config
 from clearhead.models.generate import Generated, Prompt, Stream, generate, stream
 from clearhead.models.stack import Memory, Stack
-from clearhead.nn.caches.cache import Cache
+from clearhead.nn.caches.cache import Cache, positions
 from clearhead.nn.caches.growing import Growing
 from clearhead.nn.linear import Linear, linear
 
@@ -20,7 +20,8 @@ from clearhead.nn.linear import Linear, linear
 class Transformer(nn.Module):
     """A transformer (Vaswani et al. 2017), of the parts that a `Config` names.
 
-    Its weights are drawn at random; `clearhead.models.load` makes one with those of a checkpoint.
+    Its weights are drawn at random; `clearhead.models.load` makes one with those of a checkpoint. Raises
+    ClearheadError for a config without a vocabulary, or one whose encoder is of another vocabulary or width.
 
     >>> import clearhead as ch, torch
     >>> from functools import partial
@@ -110,7 +111,7 @@ class Transformer(nn.Module):
         only: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B tokens E"]:
         """The tokens' vectors after the last layer and its norm; of each sequence `only` one token's, `(B, 1, E)`."""
-        at = self._positions(tokens, caches)
+        at = positions(caches[0] if caches else None, tokens.shape[1], tokens.device)
         x = self.embed(tokens, at, segments)
         made: Tensor = self.stack(x, at, lengths=lengths, memory=memory, caches=caches, only=only)
         return made
@@ -119,10 +120,18 @@ class Transformer(nn.Module):
         self, tokens: Int[Tensor, "B T"], at: Int[Tensor, "_ T"], segments: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T E"]:
         """The tokens' vectors before the first layer."""
-        x = self.tokens(tokens)
+        try:
+            x = self.tokens(tokens)
+        except IndexError as error:
+            raise ClearheadError(
+                f"tokens: got numbers from {int(tokens.min())} to {int(tokens.max())}; expected those of the "
+                f"vocabulary, from 0 to {len(self.tokens.weight) - 1}."
+            ) from error
         if self.config.embedding_scale != 1:
             x = x * self.config.embedding_scale
         x = self.stack.position.add(x, at)
+        if self.segments is None and segments is not None:
+            raise ClearheadError("segments: this model tells none apart; leave them out, or give its Config segments=.")
         if self.segments is not None:
             x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
         if self.embedding_norm is not None:
@@ -163,12 +172,6 @@ class Transformer(nn.Module):
     def caches(self, kind: Callable[[], Cache] = Growing) -> list[Cache]:
         """A cache for each layer, to be given to `forward` with each next piece of a text."""
         return [kind() for _ in self.stack.blocks]
-
-    def _positions(self, tokens: Int[Tensor, "B T"], caches: Sequence[Cache] | None) -> Int[Tensor, "_ T"]:
-        B, T = tokens.shape
-        if not caches:
-            return torch.arange(T, device=tokens.device)[None]
-        return caches[0].positions(B, T).to(tokens.device)
 
 
 def _vocabulary(config: Config) -> int:

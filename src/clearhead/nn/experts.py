@@ -195,6 +195,14 @@ def balance_loss(routings: Sequence[Routing], real: Bool[Tensor, "B T"] | None =
 
     f_e is the share of the tokens that chose expert e, P_e the mean of its probability, both over all layers'
     tokens together, as for Mixtral. `real (B, T)` leaves padding out. Added to the loss with a small factor.
+
+    Raises ClearheadError for no routing, and for a `real` of other tokens.
+
+    >>> layer = Experts(8, 16, experts=4, top_k=2)
+    >>> with routings(layer) as seen:
+    ...     out = layer(torch.randn(1, 10, 8))
+    >>> balance_loss(seen).shape
+    torch.Size([])
     """
     if not routings:
         raise ClearheadError("balance_loss: got no routing; run the model within `with routings(model) as seen`.")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, full, padding
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import Cache
+from clearhead.nn.caches.cache import Cache, positions
 from clearhead.nn.linear import Linear, linear
 from clearhead.nn.positions.position import Angles, Position
 
@@ -40,6 +40,9 @@ class MultiHeadAttention(nn.Module):
         fused: one projection `qkv` for all three, its rows those of q, k and v; else `q`, `k` and `v`, as for
             a memory of another width.
         dropout: the probability of dropping a weight while training, without a cache.
+
+    Raises ClearheadError for a width that does not divide into the heads, heads that are no multiple of `kv_heads`,
+    and where a memory is missing, or given beside a cache.
 
     >>> import clearhead as ch, torch
     >>> layer = ch.nn.MultiHeadAttention(64, 8, kv_heads=2, pattern=ch.causal())
@@ -121,18 +124,23 @@ class MultiHeadAttention(nn.Module):
         """
         options: dict[str, Any] = {"scale": self.scale, "softcap": self.softcap, "sinks": self.sinks}
         pattern = self.pattern if pattern is None else pattern
+        if memory is None and self.is_cross_attention:
+            raise ClearheadError("MultiHeadAttention: got no memory, but was made to attend to one; pass memory=.")
+        if memory is not None and cache is not None:
+            raise ClearheadError(
+                "MultiHeadAttention: got a memory and a cache, which is of the text; pass one of the two. What "
+                "remember(memory) gives may be kept instead."
+            )
         if memory is not None:
             q = self._normed(self._queries(x), self.q_norm)
             k, v = self.remember(memory) if isinstance(memory, Tensor) else memory
         else:
             q, k, v = self._project(x)
             if angles is None:
-                B, T, _ = x.shape
-                at = torch.arange(T, device=x.device)[None] if cache is None else cache.positions(B, T).to(x.device)
-                angles = self.position.angles(at)
+                angles = self.position.angles(positions(cache, x.shape[1], x.device))
             q, k = self.position.turn(q, k, angles)
             options["bias"] = self.position.bias()
-        if cache is not None and memory is None:
+        if cache is not None:
             out = cache.attend(q, k, v, lengths, pattern=pattern, **options)
         else:
             pattern = pattern if lengths is None else pattern & padding(lengths)

@@ -27,6 +27,11 @@ class Dense(nn.Module):
     def forward(self, x: Float[Tensor, "B T *before"]) -> Float[Tensor, "B T *after"]:
         """Each token by itself."""
         n = self.dims
+        if x.shape[-n:] != self.kernel.shape[:n]:
+            raise ClearheadError(
+                f"got tokens of shape {tuple(x.shape)} for a kernel {tuple(self.kernel.shape)}; expected tokens "
+                f"{', '.join(map(str, self.kernel.shape[:n]))} wide, as those for which the weights were made."
+            )
         y: Tensor = (x.flatten(-n) @ self.kernel.flatten(n).flatten(0, n - 1)).unflatten(-1, self.kernel.shape[n:])
         return y if self.bias is None else y + self.bias
 
@@ -54,6 +59,8 @@ class KerasMultiHeadAttention(nn.Module):
     there are no Keras initialisers or regularisers. A query that may see nothing gets weights of 0 and the output's
     bias; Keras gives it the mean of all values, unless it returns the weights.
 
+    Raises ClearheadError for other axes, and for weights or masks that do not fit.
+
     >>> import clearhead as ch, torch
     >>> layer = ch.nn.KerasMultiHeadAttention(num_heads=2, key_dim=16)
     >>> x, memory = torch.randn(1, 8, 32), torch.randn(1, 4, 24)
@@ -80,6 +87,11 @@ class KerasMultiHeadAttention(nn.Module):
                 f"attention_axes: got {attention_axes!r}; this layer attends over axis 1, the tokens. "
                 "Bring the axes to attend over together with reshape."
             )
+        if min(num_heads, key_dim, 1 if sliding_window is None else sliding_window) < 1:
+            raise ClearheadError(
+                f"KerasMultiHeadAttention: got num_heads {num_heads}, key_dim {key_dim} and sliding_window "
+                f"{sliding_window}; expected at least 1 of each, or no window."
+            )
         self.num_heads, self.key_dim = num_heads, key_dim
         self.value_dim = key_dim if value_dim is None else value_dim
         self.dropout, self.use_bias, self.use_gate = dropout, use_bias, use_gate
@@ -87,6 +99,7 @@ class KerasMultiHeadAttention(nn.Module):
         self.sliding_window = sliding_window
         self.built = False
 
+    @torch.inference_mode(False)  # a weight that is made in inference mode could never be trained
     def build(
         self, query_shape: Sequence[int], value_shape: Sequence[int], key_shape: Sequence[int] | None = None
     ) -> None:
@@ -159,7 +172,8 @@ class KerasMultiHeadAttention(nn.Module):
         key = value if key is None else key
         if not self.built:
             self.build(query.shape, value.shape, key.shape)
-            self.to(query)
+            with torch.inference_mode(False):
+                self.to(query)
         q, k, v = (made.transpose(1, 2) for made in (self.query(query), self.key(key), self.value(value)))
 
         pattern: Pattern = causal(align="start") if use_causal_mask else full()

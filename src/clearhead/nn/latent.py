@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, causal, padding
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import FEW, Cache
+from clearhead.nn.caches.cache import FEW, Cache, positions
+from clearhead.nn.caches.sliding import Sliding
 from clearhead.nn.linear import Linear
 from clearhead.nn.norms import RMSNorm
 from clearhead.nn.positions.position import Angles
@@ -38,6 +39,8 @@ class MultiHeadLatentAttention(nn.Module):
         scale: the factor on q · k; None is 1/√(D + R).
         bias: whether the projections into latents and the output have a bias.
         eps: of the latents' norms.
+
+    Raises ClearheadError for a width, or a number of heads, below 1.
 
     >>> import torch
     >>> from clearhead.nn.caches import Latent
@@ -100,10 +103,9 @@ class MultiHeadLatentAttention(nn.Module):
             angles: of the tokens' positions, where a model has them for all its layers.
             cache: any but `Sliding` with a position; `Latent(latent)` keeps nothing twice.
         """
-        B, T, _ = x.shape
+        T = x.shape[1]
         if angles is None:
-            at = torch.arange(T, device=x.device)[None] if cache is None else cache.positions(B, T).to(x.device)
-            angles = self.position.angles(at)
+            angles = self.position.angles(positions(cache, T, x.device))
         pattern = self.pattern if pattern is None else pattern
         q, q_turned = self._queries(x).split((self.head_width, self.position.head_width), -1)
         c, k_turned = self.kv_down(x).split((self.latent, self.position.head_width), -1)
@@ -112,7 +114,8 @@ class MultiHeadLatentAttention(nn.Module):
         if cache is None:
             pattern = pattern if lengths is None else pattern & padding(lengths)
             out = self._apart(q, q_turned, c, k_turned, pattern)
-        elif T > FEW and not any(cache.counts):  # a first text needs no absorbing, whose heads are wider
+        elif T > FEW and not any(cache.counts) and not isinstance(cache, Sliding):
+            # A first text needs no absorbing, whose heads are wider; but of a window the cache itself knows.
             cache.write(torch.cat((c[:, None], k_turned), -1), c[:, None], lengths)
             out = self._apart(q, q_turned, c, k_turned, pattern if lengths is None else pattern & padding(lengths))
         else:

@@ -53,6 +53,8 @@ class AdditiveAttention(nn.Module):
         memory_width: of the encoder's states, Em.
         hidden: of the layer between, A.
 
+    Raises ClearheadError for a memory of another batch than the states.
+
     >>> import clearhead as ch, torch
     >>> layer = ch.nn.AdditiveAttention(query_width=32, memory_width=64, hidden=16)
     >>> memory = layer.remember(torch.randn(2, 10, 64))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel, CLIPConfig
 
+from clearhead.errors import ClearheadError
 from clearhead.models.families.clip import clip
 from clearhead.models.names import to_theirs
 from tests.models.families.parity import B, Pair, T, as_weights, assert_near
@@ -129,3 +130,11 @@ def test_what_a_config_leaves_out_is_as_in_the_first_model() -> None:
         bare = clip({"vision_config": {}, "text_config": {}})
         assert repr(bare) == repr(clip(config))
     assert bare.end == config["text_config"]["eos_token_id"]
+
+
+def test_a_text_without_its_end_is_refused() -> None:
+    model = clip(CONFIGS["by its end"].to_dict())
+    tokens = torch.tensor([[5, 3, 7], [5, 6, 7]])
+    assert model.texts(tokens[:1]).shape == (1, 20)
+    with pytest.raises(ClearheadError, match="got a text without token 3, its end"):
+        model.texts(tokens)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSpeechSeq2Seq, GenerationMixin, WhisperConfig
 
 from clearhead import ClearheadError
-from clearhead.models.families.whisper import waves
+from clearhead.models.families.whisper import waves, whisper
 from clearhead.models.generate import generate
 from tests.models.families.both import TS, Both, EncoderDecoder
 from tests.models.families.parity import B
@@ -101,3 +101,15 @@ def test_a_memory_of_fewer_sources_is_refused(pair: Both) -> None:
     memory = pair.ours.encode(pair.source[:2])
     with pytest.raises(ClearheadError, match=r"memory: got one of 2 sources for 3 prompts; expected as many"):
         generate(pair.ours, [[3]] * 3, memory=memory)
+
+
+def test_without_sound_it_writes_nothing() -> None:
+    with pytest.raises(
+        ClearheadError, match=r"the model's encoder reads no text, but sound; give memory=model\.encode\("
+    ):
+        whisper(CONFIG.to_dict()).eval().generate([3, 4])
+
+
+def test_sound_of_another_number_of_pitches_is_refused() -> None:
+    with pytest.raises(ClearheadError, match=r"got sound \(1, 8, 22\) of 8 pitches; .*, log_mel\(sound, bins=6\)\."):
+        whisper(CONFIG.to_dict()).encode(torch.randn(1, BINS + 2, 2 * TS))

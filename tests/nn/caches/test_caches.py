@@ -10,7 +10,7 @@ from torch import Tensor
 import clearhead as ch
 from clearhead.errors import ClearheadError
 from clearhead.nn.caches import Cache, Growing, Paged, Pool, Quantised, Sliding, Static
-from clearhead.nn.caches.cache import counted
+from clearhead.nn.caches.cache import counted, positions
 
 B, H, K, T, D, Dv = 3, 6, 2, 30, 16, 24
 EXACT: dict[str, Callable[[torch.dtype], Cache]] = {
@@ -127,7 +127,7 @@ def test_sequences_of_unlike_length_are_each_attention_over_their_own_keys(
         for x in (q_, k_, v_):
             for b, n in enumerate(fresh):
                 x[b, :, n:] = torch.nan
-        for row in cache.positions(len(at), T).expand(len(at), -1), torch.tensor(at)[:, None] + torch.arange(T):
+        for row in cache.positions(T).expand(len(at), -1), torch.tensor(at)[:, None] + torch.arange(T):
             assert torch.equal(row, torch.tensor(at)[:, None] + torch.arange(T))
         out = cache.attend(q_, k_, v_, torch.tensor(fresh), pattern=pattern)
         for b, n in enumerate(fresh):
@@ -214,15 +214,43 @@ def test_nothing_comes_of_no_token_and_no_sequence(made: Callable[[torch.dtype],
 
 def test_under_autocast_and_in_inference_mode_it_is_the_same(exact: Callable[[torch.dtype], Cache]) -> None:
     q, k, v = tensors(torch.bfloat16)
-    cache = exact(torch.bfloat16)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        first = cache.attend(q[:, :, :30], k[:, :, :30], v[:, :, :30], pattern=ch.causal())
-    if not isinstance(cache, Growing | Sliding):  # those make their memory at the first write, the others are used on
-        return
+        cache = exact(torch.bfloat16)
+        first = cache.attend(q[:, :, :20], k[:, :, :20], v[:, :, :20], pattern=ch.causal())
+        cache.take(torch.tensor([1, 0]))
     with torch.no_grad():
-        rest = cache.attend(q[:, :, 30:], k[:, :, 30:], v[:, :, 30:], pattern=ch.causal())
+        one, other, another = (x[[1, 0], :, 20:] for x in (q, k, v))
+        rest = cache.attend(one, other, another, pattern=ch.causal())
     expected = without(q, k, v, ch.causal())
-    torch.testing.assert_close(torch.cat([first, rest], 2).double(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(first.double(), expected[:, :, :20], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(rest.double(), expected[[1, 0], :, 20:], atol=2e-2, rtol=2e-2)
+
+
+def test_without_a_cache_tokens_stand_from_0_and_with_one_behind_it(made: Callable[[torch.dtype], Cache]) -> None:
+    _, k, v = tensors()
+    cache, here = made(torch.float32), torch.device("cpu")
+    assert positions(None, 3, here).tolist() == [[0, 1, 2]]
+    cache.write(k[:, :, :4], v[:, :, :4], torch.tensor([4, 0, 2]))
+    assert positions(cache, 2, here).tolist() == [[4, 5], [0, 1], [2, 3]]
+
+
+def test_a_sequence_that_is_not_there_is_not_taken(made: Callable[[torch.dtype], Cache]) -> None:
+    _, k, v = tensors()
+    cache = made(torch.float32)
+    cache.write(k[:, :, :6], v[:, :, :6])
+    before, held = cache.read(), cache.nbytes
+    for rows in ([0, 3], [-1]):
+        with pytest.raises(
+            ClearheadError, match=r"take: got sequences .*, expected numbers from 0 to 2, as .* holds 3"
+        ):
+            cache.take(torch.tensor(rows))
+    assert (cache.counts, cache.nbytes) == ([6] * B, held)
+    assert all(torch.equal(x, y) for x, y in zip(cache.read(), before, strict=True))
+    if isinstance(cache, Paged):
+        assert set(cache.pool.users) == {0, 1}  # none is shared with a sequence that did not come to be
+    if not isinstance(cache, Static):
+        with pytest.raises(ClearheadError, match=r"take: got sequences \[0\], but the cache holds none yet"):
+            made(torch.float32).take(torch.tensor([0]))
 
 
 def test_a_mistake_is_named(made: Callable[[torch.dtype], Cache]) -> None:

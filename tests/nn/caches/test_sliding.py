@@ -37,7 +37,7 @@ def flowing(cache: Sliding, pieces: list[int], q: Tensor, k: Tensor, v: Tensor, 
     rows = []
     for one, keys, values in zip(*(x.split(pieces, 2) for x in (q, k, v)), strict=True):
         if rotary is not None:
-            one, keys = rotary.turn(one, keys, rotary.angles(cache.positions(B, one.shape[2])))
+            one, keys = rotary.turn(one, keys, rotary.angles(cache.positions(one.shape[2])))
         rows.append(cache.attend(one, keys, values, pattern=ch.causal()))
     return torch.cat(rows, 2)
 
@@ -77,7 +77,7 @@ def test_unlike_lengths_stream_each_by_itself() -> None:
         for fresh in ([30, 9], [1, 1], [1, 0], [5, 25], *[[1, 1]] * 20, [3, 30]):
             T_ = max(fresh)
             one, keys, values = (torch.stack([x[b, :, n : n + T_] for b, n in enumerate(at)]) for x in (q, k, v))
-            one, keys = rotary.turn(one, keys, rotary.angles(cache.positions(B, T_).expand(B, -1)))
+            one, keys = rotary.turn(one, keys, rotary.angles(cache.positions(T_).expand(B, -1)))
             out = cache.attend(one, keys, values, torch.tensor(fresh), pattern=ch.causal())
             for b, n in enumerate(fresh):
                 torch.testing.assert_close(out[b, :, :n], expected[b, :, at[b] : at[b] + n], atol=1e-5, rtol=1e-5)
@@ -104,9 +104,9 @@ def test_memory_and_positions_stay_bounded_in_an_endless_text() -> None:
     with torch.no_grad():
         for T in (1000, 300, *[1] * 50, 77, *[2] * 20):
             if T < 64:
-                furthest = max(furthest, int(cache.positions(1, T).max()))
+                furthest = max(furthest, int(cache.positions(T).max()))
             q, k, v = (torch.randn(1, n, T, 8) for n in (4, 2, 2))
-            cache.attend(*rotary.turn(q, k, rotary.angles(cache.positions(1, T))), v, pattern=ch.causal())
+            cache.attend(*rotary.turn(q, k, rotary.angles(cache.positions(T))), v, pattern=ch.causal())
             most = max(most, cache.nbytes)
     room = 4 + 64 + 16
     assert most == room * 2 * (8 + 8) * 4

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clearhead.errors import ClearheadError
+from clearhead.nn.heads import MultiHeadAttention
 from clearhead.nn.positions import Rotary, scaling
 from clearhead.nn.positions.rotary import Layout, turn
 
@@ -195,3 +196,14 @@ def test_gpt_j_turns_the_same_in_transformers() -> None:
     theirs = gptj.apply_rotary_pos_emb(q[..., :16].transpose(1, 2), sin[None], cos[None]).transpose(1, 2)
     torch.testing.assert_close(ours[..., :16], theirs, atol=1e-5, rtol=0)
     assert torch.equal(ours[..., 16:], q[..., 16:])
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("width", [16, 64])
+def test_heads_of_another_width_are_refused(width: int, gradient: bool) -> None:
+    layer = MultiHeadAttention(128, 4, position=Rotary(width))
+    with (
+        torch.set_grad_enabled(gradient),
+        pytest.raises(ClearheadError, match=rf"heads {width} wide, but .* D = {width}"),
+    ):
+        layer(torch.randn(2, 5, 128))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.attend import causal
+from clearhead.errors import ClearheadError
 from clearhead.models.config import Config
 from clearhead.models.families.family import Family, Theirs
 from clearhead.models.families.vit import patches, stack
@@ -75,6 +76,10 @@ class Clip(nn.Module):
     def texts(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B P"]:
         """Each text's vector, of length 1; what stands after its end is seen by none."""
         last = tokens if self.end == FIRST_END else (tokens == self.end).int()
+        if self.end != FIRST_END and not bool(last.any(-1).all()):
+            raise ClearheadError(
+                f"Clip: got a text without token {self.end}, its end, which speaks for it; expected one in each text."
+            )
         ends = self.text(tokens)[torch.arange(len(tokens), device=tokens.device), last.argmax(-1)]
         return F.normalize(self.text_projection(ends), dim=-1)
 

@@ -66,10 +66,13 @@ def expect(theirs: Theirs, **expected: Any) -> None:
 def by_turns(theirs: Theirs, *types: str) -> tuple[Pattern, ...]:
     """Each layer's pattern, a window or causal, as `layer_types` says; unsaid, `types` take turns."""
     kinds = theirs.get("layer_types") or types or ("sliding_attention", "full_attention")
-    patterns = {"full_attention": causal(), "sliding_attention": window(theirs["sliding_window"])}
+    patterns: dict[str, Callable[[], Pattern]] = {
+        "full_attention": causal,
+        "sliding_attention": lambda: window(said(theirs, "sliding_window")),
+    }
     if unknown := set(kinds) - set(patterns):
         raise ClearheadError(
             f"config.json of a {theirs['model_type']} model: got layer_types with {', '.join(sorted(unknown))}; "
             f"expected {' and '.join(patterns)} only."
         )
-    return tuple(patterns[kind] for kind in kinds)
+    return tuple(patterns[kind]() for kind in kinds)

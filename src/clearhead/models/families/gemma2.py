@@ -22,14 +22,14 @@ def config(theirs: Theirs) -> Config:
         {"tie_word_embeddings": True, **theirs, "hidden_act": theirs["hidden_activation"]},
         by_turns(theirs),
         scale=theirs.get("query_pre_attn_scalar", 256) ** -0.5,
-        softcap=theirs.get("attn_logit_softcapping"),
+        softcap=theirs.get("attn_logit_softcapping", 50.0),
     )
     return replace(
         described,
         norm=partial(RMSNorm, eps=theirs["rms_norm_eps"], offset=1.0),
         norm_at="both",
         embedding_scale=theirs["hidden_size"] ** 0.5,
-        logit_softcap=theirs.get("final_logit_softcapping"),
+        logit_softcap=theirs.get("final_logit_softcapping", 30.0),
     )
 
 

@@ -13,7 +13,7 @@ from clearhead.models.transformer import Transformer
 
 def config(theirs: Theirs) -> Config:
     """The description of a model of this family."""
-    size = theirs.get("sliding_window")
+    size = theirs.get("sliding_window", 4096)  # null is none; unsaid, it is that of the first version
     return llama.config(theirs, window(size) if size else causal())
 
 

@@ -25,7 +25,7 @@ def config(theirs: Theirs) -> Config:
         top_k=theirs["num_experts_per_tok"],
         activation=activation(theirs["hidden_act"]),
     )
-    return replace(mistral.config(theirs), feed_forward=experts)
+    return replace(mistral.config({"rope_theta": 1_000_000.0, **theirs}), feed_forward=experts)
 
 
 THEIRS, OURS = "model.layers.{n}.block_sparse_moe.", "stack.blocks.{n}.feed_forward."

@@ -28,7 +28,11 @@ def base(vocabulary: int = 37_000) -> Config:
 
 
 def big(vocabulary: int = 37_000) -> Config:
-    """The paper's big model (Table 3)."""
+    """The paper's big model (Table 3).
+
+    >>> big().width, big().dropout
+    (1024, 0.3)
+    """
     return original(vocabulary, 1024, heads=16, hidden=4096, dropout=0.3)
 
 
@@ -73,9 +77,10 @@ def marian(theirs: Theirs) -> Config:
 
 
 def _marian(theirs: Theirs, side: str) -> Config:
-    width, hidden = theirs["d_model"], theirs[f"{side}_ffn_dim"]
+    width, hidden, heads = theirs["d_model"], theirs[f"{side}_ffn_dim"], theirs[f"{side}_attention_heads"]
     return replace(
-        _side(width, theirs[f"{side}_attention_heads"], hidden, theirs[f"{side}_layers"], theirs["dropout"]),
+        _side(width, heads, hidden, theirs[f"{side}_layers"], theirs["dropout"]),
+        attention=partial(MultiHeadAttention, heads=heads, dropout=theirs.get("attention_dropout", 0.0)),
         position=Sinusoidal(width, layout="halves"),
         feed_forward=partial(FeedForward, hidden=hidden, activation=activation(theirs["activation_function"])),
         embedding_scale=width**0.5 if theirs["scale_embedding"] else 1.0,

@@ -24,7 +24,8 @@ def config(theirs: Theirs) -> Config:
 
 def pattern(theirs: Theirs) -> Pattern | tuple[Pattern, ...]:
     """Causal; with `use_sliding_window`, a window in the layers from `max_window_layers` on."""
-    if not (theirs.get("use_sliding_window") and theirs.get("sliding_window")):
+    theirs = {"sliding_window": 4096, **theirs}
+    if not (theirs.get("use_sliding_window") and theirs["sliding_window"]):
         return causal()
     layers, first = theirs["num_hidden_layers"], theirs.get("max_window_layers", 28)
     return by_turns(theirs, *("full_attention" if n < first else "sliding_attention" for n in range(layers)))

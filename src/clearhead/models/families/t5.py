@@ -36,7 +36,14 @@ def encoder(theirs: Theirs) -> Config:
         vocabulary=theirs["vocab_size"],
         width=theirs["d_model"],
         layers=theirs["num_layers"],
-        attention=partial(MultiHeadAttention, heads=heads, head_width=theirs["d_kv"], scale=1.0, bias=False),
+        attention=partial(
+            MultiHeadAttention,
+            heads=heads,
+            head_width=theirs["d_kv"],
+            scale=1.0,
+            bias=False,
+            dropout=theirs["dropout_rate"],
+        ),
         pattern=full(),
         position=_buckets(theirs, bidirectional=True),
         feed_forward=partial(

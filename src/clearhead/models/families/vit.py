@@ -67,7 +67,13 @@ def stack(theirs: Theirs, *, bias: bool = True, dropout: float = 0.0) -> Config:
     return Config(
         width=theirs["hidden_size"],
         layers=theirs["num_hidden_layers"],
-        attention=partial(MultiHeadAttention, heads=theirs["num_attention_heads"], bias=bias, out_bias=True),
+        attention=partial(
+            MultiHeadAttention,
+            heads=theirs["num_attention_heads"],
+            bias=bias,
+            out_bias=True,
+            dropout=theirs.get("attention_probs_dropout_prob", theirs.get("attention_dropout", 0.0)),
+        ),
         pattern=full(),
         feed_forward=partial(
             FeedForward, hidden=theirs["intermediate_size"], activation=activation(theirs["hidden_act"])

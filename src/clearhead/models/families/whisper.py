@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.attend import causal, full
+from clearhead.errors import ClearheadError
 from clearhead.models.config import Config
 from clearhead.models.families.family import Family, Theirs, activation, expect
 from clearhead.models.names import Names
@@ -41,6 +42,12 @@ class Listener(nn.Module):
 
     def embed(self, mel: Float[Tensor, "B bins frames"]) -> Float[Tensor, "B Ts E"]:
         """The sound's tokens before the first layer."""
+        bins = self.near.in_channels
+        if mel.shape[1] != bins:
+            raise ClearheadError(
+                f"Whisper: got sound {tuple(mel.shape)} of {mel.shape[1]} pitches; expected (B, {bins}, frames), "
+                f"log_mel(sound, bins={bins})."
+            )
         x = F.gelu(self.halve(F.gelu(self.near(mel.to(self.near.weight.dtype))))).mT
         return self.stack.position.add(x, torch.arange(x.shape[1], device=x.device)[None])
 
@@ -83,7 +90,11 @@ def _stack(theirs: Theirs, side: str) -> Config:
     return Config(
         width=width,
         layers=theirs[f"{side}_layers"],
-        attention=partial(MultiHeadAttention, heads=theirs[f"{side}_attention_heads"]),
+        attention=partial(
+            MultiHeadAttention,
+            heads=theirs[f"{side}_attention_heads"],
+            dropout=theirs.get("attention_dropout", 0.0),
+        ),
         pattern=full(),
         position=waves(theirs["max_source_positions"], width),
         feed_forward=partial(FeedForward, hidden=hidden, activation=activation(theirs["activation_function"])),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.attend import Pattern, Runs, attention, causal, decode, dense, window
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.rows import Place
+from clearhead.nn.caches.rows import Slots
 
 FEW = 4
 """Up to so many new tokens, `decode` is faster than `attention`."""
@@ -22,6 +22,18 @@ class Cache(ABC):
 
     A batch whose texts are unlike long is padded on the right; `new` says how many tokens of each sequence are real.
     The padding is never attended to, and the next tokens are written over it.
+
+    Raises ClearheadError, in every kind of cache, for a batch of other sequences than those it began with, for keys of
+    other heads or another width, and for `new` or `lengths` that do not fit.
+
+    >>> import clearhead as ch, torch
+    >>> cache = ch.nn.Growing()
+    >>> cache.write(torch.randn(2, 4, 5, 16), torch.randn(2, 4, 5, 16), torch.tensor([5, 3]))
+    >>> cache.lengths, cache.positions(2)
+    (tensor([5, 3]), tensor([[5, 6], [3, 4]]))
+    >>> cache.take(torch.tensor([1]))
+    >>> [x.shape for x in cache.read()]
+    [torch.Size([1, 4, 3, 16]), torch.Size([1, 4, 3, 16])]
     """
 
     def __init__(self) -> None:
@@ -37,8 +49,8 @@ class Cache(ABC):
         """How many tokens of each sequence have been written; empty before the first write, which says B."""
         return torch.tensor(self.counts, dtype=torch.int64)
 
-    def positions(self, B: int, T: int) -> Int[Tensor, "_ T"]:
-        """Where the next T tokens of B sequences will stand, `(B or 1, T)`: one row where all are equally long."""
+    def positions(self, T: int) -> Int[Tensor, "_ T"]:
+        """Where the next T tokens of each sequence will stand, `(B or 1, T)`: one row where all are equally long."""
         return following(self.counts, T)
 
     @abstractmethod
@@ -119,7 +131,7 @@ class Cache(ABC):
             rows.append(F.pad(attention(*one, pattern=pattern, **options), (0, 0, 0, q.shape[2] - n)))
         return torch.cat(rows)
 
-    def _next(self, k: Float[Tensor, "B K T D"], new: Int[Tensor, " B"] | None) -> tuple[Place, list[int]]:
+    def _next(self, k: Float[Tensor, "B K T D"], new: Int[Tensor, " B"] | None) -> tuple[Slots, list[int]]:
         """Where the new tokens go, and the counts with them."""
         B, _, T, _ = k.shape
         counts, fresh = self._counts or [0] * B, counted(new, B, T)
@@ -128,7 +140,12 @@ class Cache(ABC):
                 f"the cache holds {len(counts)} sequences, but k {tuple(k.shape)} has B = {B}; "
                 "a cache goes on with the sequences it began with, or with those that take(rows) left."
             )
-        return Place.of(counts, fresh, T), [n + more for n, more in zip(counts, fresh, strict=True)]
+        return Slots.of(counts, fresh, T), [n + more for n, more in zip(counts, fresh, strict=True)]
+
+
+def positions(cache: Cache | None, T: int, device: torch.device) -> Int[Tensor, "_ T"]:
+    """Where the next T tokens stand, `(B or 1, T)`: behind those of a cache; without one, from 0."""
+    return torch.arange(T, device=device)[None] if cache is None else cache.positions(T).to(device)
 
 
 def counted(new: Int[Tensor, "..."] | None, B: int, T: int) -> list[int]:
@@ -143,6 +160,19 @@ def counted(new: Int[Tensor, "..."] | None, B: int, T: int) -> list[int]:
     if fresh and not 0 <= min(fresh) <= max(fresh) <= T:
         raise ClearheadError(f"new: got {min(fresh)} to {max(fresh)}, expected 0 to T = {T}, the tokens there are.")
     return fresh
+
+
+def taken(counts: list[int], rows: Int[Tensor, "..."]) -> list[int]:
+    """The counts of these sequences."""
+    chosen: list[int] = rows.tolist()
+    if any(not 0 <= b < len(counts) for b in chosen):
+        raise ClearheadError(
+            f"take: got sequences {chosen}, expected numbers from 0 to {len(counts) - 1}, as the cache holds "
+            f"{len(counts)}."
+            if counts
+            else f"take: got sequences {chosen}, but the cache holds none yet; write to it first."
+        )
+    return [counts[b] for b in chosen]
 
 
 def cropped(counts: list[int], lengths: Int[Tensor, "..."]) -> list[int]:

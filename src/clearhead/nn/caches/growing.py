@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearhead.nn.caches.cache import Cache, cropped
+from clearhead.nn.caches.cache import Cache, cropped, taken
 from clearhead.nn.caches.rows import Rows
 
 
@@ -29,10 +29,19 @@ class Growing(Cache):
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
     ) -> None:
         """Write behind what is there, in place."""
-        place, counts = self._next(k, new)
-        self._k.put(k, place)
-        self._v.put(v, place)
+        slots, counts = self._next(k, new)
+        self._k.put(k, slots)
+        self._v.put(v, slots)
         self._counts = counts
+
+    def reserve(self, T: int) -> tuple[Float[Tensor, "B K room D"], Float[Tensor, "B K room Dv"]]:
+        """Keys and values, with room behind those of every sequence for T more, which `advance` then counts."""
+        needed = max(self._counts) + T
+        return self._k.reserve(needed), self._v.reserve(needed)
+
+    def advance(self, T: int) -> None:
+        """Count T more tokens of every sequence, which were written where `reserve` said."""
+        self._counts = [n + T for n in self._counts]
 
     def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
         """Views of what is kept: the next write may change what lies beyond a sequence's length."""
@@ -42,7 +51,7 @@ class Growing(Cache):
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Copies these sequences."""
         longest = max(self._counts, default=0)
-        self._counts = [self._counts[b] for b in rows.tolist()]
+        self._counts = taken(self._counts, rows)
         self._k.take(rows, longest)
         self._v.take(rows, longest)
 

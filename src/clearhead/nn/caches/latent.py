@@ -30,8 +30,8 @@ class Latent(Growing):
                 f"a latent cache was made for values that are the first {self.width} numbers of their keys, but got "
                 f"k {tuple(k.shape)} and v {tuple(v.shape)}."
             )
-        place, counts = self._next(k, new)
-        self._k.put(k, place)
+        slots, counts = self._next(k, new)
+        self._k.put(k, slots)
         self._counts = counts
 
     def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:

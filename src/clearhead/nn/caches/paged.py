@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead.attend import decode
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import Cache, cropped
+from clearhead.nn.caches.cache import Cache, cropped, taken
 from clearhead.nn.caches.pool import Pool
 
 
@@ -51,14 +51,14 @@ class Paged(Cache):
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ClearheadError("a paged cache keeps no gradient: call under torch.no_grad(), or take Growing().")
         B, _, T, _ = k.shape
-        place, counts = self._next(k, new)
+        slots, counts = self._next(k, new)
         before = self._counts or [0] * B
         self.pool.shape_for(k, v)
         if not B:
             return
         self._make_room(before, counts)
         table = self._blocks()
-        b, t, at = place.tokens or _everywhere(before, T)
+        b, t, at = slots.tokens or _everywhere(before, T)
         block, row = table[b, at // self.pool.block], at % self.pool.block
         for kept, x in zip(self.pool.tensors(), (k, v), strict=True):
             kept[block, :, row] = x[b, :, t].to(kept.dtype)
@@ -84,10 +84,9 @@ class Paged(Cache):
 
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Shares the blocks of these sequences, and frees those of the others."""
-        taken: list[int] = rows.tolist()
-        before = self._tables
-        self._tables = [[self.pool.share(block) for block in before[b]] for b in taken]
-        self._counts = [self._counts[b] for b in taken]
+        before, counts = self._tables, taken(self._counts, rows)
+        self._tables = [[self.pool.share(block) for block in before[b]] for b in rows.tolist()]
+        self._counts = counts
         self._table = None
         self._drop(before)
 

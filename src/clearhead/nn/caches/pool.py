@@ -1,5 +1,6 @@
 """Pool: blocks of keys and values that many sequences share, each counted by how often it is used."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -9,7 +10,17 @@ from clearhead.errors import ClearheadError
 class Pool:
     """`blocks` blocks of `block` tokens for one layer, in memory as one tensor; made at the first write.
 
-    A block that several sequences use is never written to: who would write to it takes a copy first.
+    Keys are `(blocks, K, block, D)`, values `(blocks, K, block, Dv)` (PagedAttention, Kwon et al. 2023); `Paged` says
+    which blocks are whose. A block that several sequences use is never written to: who would write to it takes a copy
+    first. Raises ClearheadError where it is full, and for keys of other heads or another width.
+
+    >>> pool = Pool(blocks=4, block=16)
+    >>> mine = pool.new()
+    >>> same = pool.share(mine)
+    >>> pool.free, pool.users[mine]
+    (3, 2)
+    >>> pool.drop(mine), pool.drop(same), pool.free
+    (None, None, 4)
     """
 
     def __init__(self, blocks: int, block: int = 16) -> None:
@@ -37,6 +48,7 @@ class Pool:
             raise ClearheadError("read: nothing has been written to this pool.")
         return self.k, self.v
 
+    @torch.inference_mode(False)  # what was made in it could not be written to outside of it
     def shape_for(self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"]) -> None:
         """Makes the blocks for such keys and values, or sees that these fit."""
         if self.k is None or self.v is None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.attend import Pattern
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import Cache, cropped
+from clearhead.nn.caches.cache import Cache, cropped, taken
 from clearhead.nn.caches.rows import Rows
 
 
@@ -97,9 +97,9 @@ class _Bytes(Cache):
     ) -> None:
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ClearheadError("a quantised cache keeps no gradient: call under torch.no_grad(), or take Growing().")
-        place, counts = self._next(k, new)
+        slots, counts = self._next(k, new)
         for rows, x in zip(self._rows, (*_rounded(k), *_rounded(v)), strict=True):
-            rows.put(x, place)
+            rows.put(x, slots)
         self._counts, self._dtype = counts, k.dtype
 
     def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
@@ -109,7 +109,7 @@ class _Bytes(Cache):
 
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         longest = max(self._counts, default=0)
-        self._counts = [self._counts[b] for b in rows.tolist()]
+        self._counts = taken(self._counts, rows)
         for each in self._rows:
             each.take(rows, longest)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from clearhead.errors import ClearheadError
 
 
-class Place(NamedTuple):
+class Slots(NamedTuple):
     """Where new tokens go: to rows start to stop of every sequence, or token t[n] of sequence b[n] to row at[n]."""
 
     start: int
@@ -17,7 +17,7 @@ class Place(NamedTuple):
     tokens: tuple[Tensor, Tensor, Tensor] | None = None
 
     @classmethod
-    def of(cls, counts: list[int], fresh: list[int], T: int) -> "Place":
+    def of(cls, counts: list[int], fresh: list[int], T: int) -> "Slots":
         """For the first fresh[b] of T new tokens, behind the counts[b] that sequence b has."""
         if not counts:
             return cls(0, T)
@@ -39,15 +39,22 @@ class Rows:
         self.room = room
         self.data: Tensor | None = None
 
-    def put(self, x: Float[Tensor, "B K T D"] | Int[Tensor, "B K T D"], place: Place) -> None:
+    def put(self, x: Float[Tensor, "B K T D"] | Int[Tensor, "B K T D"], slots: Slots) -> None:
         """Write x to its place."""
-        data = self._with_room(x, place.stop)
-        if place.tokens is None:
-            data[:, :, place.start : place.stop] = x
+        data = self._with_room(x, slots.stop)
+        if slots.tokens is None:
+            data[:, :, slots.start : slots.stop] = x
         else:
-            b, t, at = place.tokens
+            b, t, at = slots.tokens
             data[b, :, at] = x[b, :, t].to(data.dtype)
         self.data = data
+
+    def reserve(self, n: int) -> Tensor:
+        """All rows, of which there are at least n, to be written to where they lie."""
+        data = self.data
+        if data is None or data.shape[2] < n or _is_fixed(data, data):
+            data = self.data = self._with_room(self.first(0), n)
+        return data
 
     def first(self, n: int) -> Tensor:
         """The first n rows of every sequence, where they lie."""

@@ -9,8 +9,18 @@ from torch import Tensor
 from clearhead.attend import Pattern, attention, causal, decode
 from clearhead.attend import window as window_of
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import Cache, counted, cropped, following, is_even, looks_back, real, without_padding
-from clearhead.nn.caches.rows import Place, Rows
+from clearhead.nn.caches.cache import (
+    Cache,
+    counted,
+    cropped,
+    following,
+    is_even,
+    looks_back,
+    real,
+    taken,
+    without_padding,
+)
+from clearhead.nn.caches.rows import Rows, Slots
 from clearhead.nn.positions.rotary import Rotary, turn
 
 
@@ -34,6 +44,9 @@ class Sliding(Cache):
         window: how many keys a query sees, itself included, sinks aside.
         sinks: how many first tokens are kept.
         position: by which q and k are turned; only with sinks.
+
+    Raises ClearheadError for a window below 1, a position whose scaling grows, a pattern that looks elsewhere, with
+    sinks for a bias, and where it is cropped to what is no longer there.
 
     >>> import clearhead as ch, torch
     >>> cache = Sliding(8)
@@ -67,9 +80,9 @@ class Sliding(Cache):
         """How many keys of each sequence are there: what no later query can see is dropped now and then."""
         return self._kept
 
-    def positions(self, B: int, T: int) -> Int[Tensor, "_ T"]:
+    def positions(self, T: int) -> Int[Tensor, "_ T"]:
         """Where the next T tokens will stand: inside the cache where there are sinks and a position to turn by."""
-        return super().positions(B, T) if self.position is None else following(self._after_dropping(T), T)
+        return super().positions(T) if self.position is None else following(self._after_dropping(T), T)
 
     def write(
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
@@ -78,9 +91,9 @@ class Sliding(Cache):
         _, counts = self._next(k, new)
         T, fresh = k.shape[2], counted(new, len(k), k.shape[2])
         self._keep(self._after_dropping(T))
-        place = Place.of(self._kept or [0] * len(k), fresh, T)
-        self._k.put(k, place)
-        self._v.put(v, place)
+        slots = Slots.of(self._kept or [0] * len(k), fresh, T)
+        self._k.put(k, slots)
+        self._v.put(v, slots)
         self._counts = counts
         self._kept = [n + more for n, more in zip(self._kept or [0] * len(k), fresh, strict=True)]
 
@@ -155,7 +168,7 @@ class Sliding(Cache):
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Copies these sequences."""
         longest = max(self._kept, default=0)
-        self._counts, self._kept = ([n[b] for b in rows.tolist()] for n in (self._counts, self._kept))
+        self._counts, self._kept = (taken(n, rows) for n in (self._counts, self._kept))
         self._k.take(rows, longest)
         self._v.take(rows, longest)
 

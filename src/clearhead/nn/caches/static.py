@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead.attend import Bias, Pattern, attention, causal, dense, window
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import FEW, Cache, cropped, looks_back
+from clearhead.nn.caches.cache import FEW, Cache, cropped, looks_back, taken
 
 
 class Static(Cache):
@@ -25,6 +25,8 @@ class Static(Cache):
         dtype: of keys and values.
         Dv: width of a value; None is D.
         device: where they lie.
+
+    Raises ClearheadError when it is full, for keys of other shapes, and where a gradient would have to be kept.
 
     >>> import clearhead as ch, torch
     >>> cache = Static(1, 2, 64, 1024)
@@ -46,9 +48,11 @@ class Static(Cache):
     ) -> None:
         super().__init__()
         self.length = length
-        self._k = torch.zeros(B, K, length + 1, D, dtype=dtype, device=device)  # the last row takes what is padding
-        self._v = torch.zeros(B, K, length + 1, D if Dv is None else Dv, dtype=dtype, device=device)
-        self._lengths = torch.zeros(B, dtype=torch.int64, device=device)
+        rows = length + 1  # the last takes what is padding
+        with torch.inference_mode(False):  # what was made in it could not be written to outside of it
+            self._k = torch.zeros(B, K, rows, D, dtype=dtype, device=device)
+            self._v = torch.zeros(B, K, rows, D if Dv is None else Dv, dtype=dtype, device=device)
+            self._lengths = torch.zeros(B, dtype=torch.int64, device=device)
 
     @property
     def counts(self) -> list[int]:
@@ -61,7 +65,7 @@ class Static(Cache):
         """How many tokens of each sequence have been written."""
         return self._lengths.clone()
 
-    def positions(self, B: int, T: int) -> Int[Tensor, "B T"]:
+    def positions(self, T: int) -> Int[Tensor, "B T"]:
         """Where the next T tokens of each sequence will stand."""
         return self._lengths[:, None] + torch.arange(T, device=self._lengths.device)
 
@@ -77,7 +81,7 @@ class Static(Cache):
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ClearheadError("a static cache keeps no gradient: call under torch.no_grad(), or take Growing().")
         T, device = k.shape[2], self._lengths.device
-        at = self.positions(len(k), T)
+        at = self.positions(T)
         if new is None:
             self._check_room(self._lengths + T)
             self._lengths += T
@@ -128,16 +132,18 @@ class Static(Cache):
                 f"a static cache compiles with a bias by distance and at most {FEW} new tokens; got {T} and {bias!r}. "
                 "Write the long text first, outside of the compiled function."
             )
-        i = self.positions(len(start), T)[:, :, None]
+        i = self.positions(T)[:, :, None]
         return bias.at(i, torch.arange(self.length, device=i.device), 0, *bias.weights)[0].transpose(0, 1)
 
+    @torch.inference_mode(False)
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Copies these sequences; with as many as before, a compiled step goes on as it is."""
+        taken(self.counts, rows)
         rows = rows.to(self._lengths.device)
         for name in ("_k", "_v", "_lengths"):
             kept = getattr(self, name)
-            taken = kept.index_select(0, rows)
-            setattr(self, name, kept.copy_(taken) if len(taken) == len(kept) else taken)
+            these = kept.index_select(0, rows)
+            setattr(self, name, kept.copy_(these) if len(these) == len(kept) else these)
 
     def crop(self, lengths: Int[Tensor, " B"]) -> None:
         """Forgets by counting."""

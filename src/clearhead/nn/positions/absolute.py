@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import ClearheadError
-from clearhead.nn.positions.position import Position
+from clearhead.nn.positions.position import Position, in_float64
 
 
 class Sinusoidal(Position):
@@ -15,7 +15,7 @@ class Sinusoidal(Position):
 
     p[t, 2n] = sin(t · θ_n) and p[t, 2n + 1] = cos(t · θ_n), with θ_n = base^(−2n / width). `layout="halves"` puts all
     sines before all cosines, as Marian does. Nothing is learned and no place is the last; but a model has never
-    seen the sums that places beyond its training make.
+    seen the sums that places beyond its training make. Raises ClearheadError for an odd width or an unknown layout.
 
     >>> Sinusoidal(4).add(torch.zeros(1, 2, 4), torch.tensor([[0, 1]]))
     tensor([[[0.0000, 1.0000, 0.0000, 1.0000],
@@ -32,13 +32,14 @@ class Sinusoidal(Position):
 
     def add(self, x: Float[Tensor, "B T E"], at: Int[Tensor, "_ T"]) -> Float[Tensor, "B T E"]:
         """x + p[at]; the angles are float64, so that no place is too far."""
-        n = torch.arange(0, self.width, 2, dtype=torch.float64, device=x.device)
-        angles = at.to(x.device)[..., None] * self.base ** (-n / self.width)
+        at = in_float64(at.to(x.device))
+        n = torch.arange(0, self.width, 2, dtype=torch.float64, device=at.device)
+        angles = at[..., None] * self.base ** (-n / self.width)
         if self.layout == "halves":
             places = torch.cat((angles.sin(), angles.cos()), -1)
         else:
             places = torch.stack((angles.sin(), angles.cos()), -1).flatten(-2)
-        return x + places.to(x.dtype)
+        return x + places.to(x)
 
     def extra_repr(self) -> str:
         """Width and base."""

@@ -39,7 +39,7 @@ class T5(Position):
 
     s[i, j] += table[bucket(j − i), h]; `table (buckets, H)`. Half of a side's buckets are one distance each, the others
     widen as logarithms do up to `max_distance`; all beyond share the last, so that longer texts can be read. An
-    encoder looks to both sides (`bidirectional`), a decoder back.
+    encoder looks to both sides (`bidirectional`), a decoder back. Raises ClearheadError for too few buckets.
 
     >>> T5(4).bias().table.shape
     torch.Size([4, 257])
@@ -75,7 +75,7 @@ class Relative(Position):
     """A learned bias for each distance and head: s[i, j] += table[h, clip(j − i)] (after Shaw et al. 2018).
 
     `table (H, 2 · distance + 1)`, from −distance to distance; all that is farther takes the value at that end.
-    One head's table may serve all: `heads=1`.
+    One head's table may serve all: `heads=1`. Raises ClearheadError for fewer than 1 head or distance.
 
     >>> Relative(4, 16).bias().table.shape
     torch.Size([4, 33])

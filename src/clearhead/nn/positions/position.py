@@ -9,12 +9,22 @@ Angles = tuple[Float[Tensor, "_ 1 T R"], Float[Tensor, "_ 1 T R"]]
 """Cosine and ∓ sine of each new token's angles, `(B or 1, 1, T, R)`, as the R dimensions that turn lie in a head."""
 
 
+def in_float64(at: Int[Tensor, "_ T"]) -> Int[Tensor, "_ T"]:
+    """The positions, where angles of them can be float64: Apple's GPU has no such numbers, so for it on the CPU."""
+    return at.cpu() if at.device.type == "mps" else at
+
+
 class Position(nn.Module):
     """Tells a model where its tokens stand, by one of `add`, `turn` and `bias`. This one tells nothing.
 
     Without any position a decoder still knows the order, by how much each query sees (NoPE, Kazemnejad et al.
     2023); an encoder treats its tokens as a set. Every other position is one of these and overrides one place.
     `at (B or 1, T)` says where the tokens stand, counted from 0.
+
+    >>> import clearhead as ch, torch
+    >>> nothing, at = ch.nn.Position(), torch.arange(5)[None]
+    >>> nothing.angles(at), nothing.bias()
+    (None, None)
     """
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.nn import native
-from clearhead.nn.positions.position import Angles, Position
+from clearhead.nn.positions.position import Angles, Position, in_float64
 from clearhead.nn.positions.scaling import Scaling
 
 Layout = Literal["halves", "pairs"]
@@ -22,9 +22,13 @@ class Rotary(Position):
     "pairs" (the paper, GPT-J). `turned` is how many of the head's first dimensions turn, all unless said. Beyond the
     training length come angles that the model never saw; a `scaling` bends the frequencies for that.
 
+    Raises ClearheadError for a number to turn that is odd or more than the head has, or an unknown layout.
+
     >>> rotary = Rotary(64)
     >>> q, k = torch.randn(1, 9, 5, 64), torch.randn(1, 3, 5, 64)
     >>> q, k = rotary.turn(q, k, rotary.angles(torch.arange(5)[None]))
+    >>> q.shape, k.shape
+    (torch.Size([1, 9, 5, 64]), torch.Size([1, 3, 5, 64]))
     """
 
     def __init__(
@@ -68,8 +72,9 @@ class Rotary(Position):
         Each angle stands at both of its pair's dimensions, with −sin at the first: what `turn` wants, made once for
         all layers. The angles are float64, as float32 would round those of position 30,000 by a thousandth.
         """
-        angles = at[:, None, :, None] * self.frequencies(at).double()
-        cos, sin = (angles.cos() * self.temperature).float(), (angles.sin() * self.temperature).float()
+        exact = in_float64(at)
+        angles = exact[:, None, :, None] * self.frequencies(exact).double()
+        cos, sin = ((part * self.temperature).float().to(at.device) for part in (angles.cos(), angles.sin()))
         if self.layout == "halves":
             return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         return torch.stack((cos, cos), -1).flatten(-2), torch.stack((-sin, sin), -1).flatten(-2)
@@ -80,6 +85,11 @@ class Rotary(Position):
         """Queries and keys, turned."""
         if angles is None:
             raise ClearheadError("Rotary: got no angles to turn by; expected what angles(at) gives.")
+        if q.shape[-1] != self.head_width:
+            raise ClearheadError(
+                f"Rotary: was made for heads {self.head_width} wide, but got q {tuple(q.shape)}; expected "
+                f"D = {self.head_width}. Say how many of a head's dimensions turn by turned=."
+            )
         return turn(q, *angles, self.layout), turn(k, *angles, self.layout)
 
     def extra_repr(self) -> str:
@@ -96,7 +106,7 @@ def turn(
 
     `sin` has the minus for the first of a pair. It is computed in float32 at least, and rounded once to x's type.
     """
-    if layout == "halves" and len(cos) in (1, len(x)) and native.takes(x):
+    if layout == "halves" and len(cos) in (1, len(x)) and cos.shape[-1] <= x.shape[-1] and native.takes(x):
         return native.turn(x, cos, sin)
     R, D = cos.shape[-1], x.shape[-1]
     part = x if R == D else x[..., :R]

@@ -35,7 +35,11 @@ def _stretch(width: int) -> float:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Which frequencies turn a head, and by how much the turned are stretched. This one leaves RoPE plain."""
+    """Which frequencies turn a head, and by how much the turned are stretched. This one leaves RoPE plain.
+
+    >>> Scaling().frequencies(10_000.0, 4, torch.tensor(8))
+    tensor([1.0000, 0.0100])
+    """
 
     grows: ClassVar[bool] = False
     """Whether the frequencies change with the text's length."""
