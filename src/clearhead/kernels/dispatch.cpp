@@ -108,6 +108,9 @@ void* clearhead_common(size_t bytes) { return common.at_least(bytes); }
 int clearhead_forked(void) { return forked; }
 
 size_t clearhead_size_of_call(void) { return sizeof(Call); }
+size_t clearhead_size_of_layer(void) { return sizeof(Layer); }
+size_t clearhead_size_of_turn(void) { return sizeof(Turn); }
+size_t clearhead_size_of_step(void) { return sizeof(Step); }
 
 /* Name n of the instruction sets that this machine has, the best first; null after the last. */
 const char* clearhead_isa_here(int n) {
@@ -141,6 +144,7 @@ void clearhead_linear(const Layer* layer) { current().kernels->linear(*layer); }
 void clearhead_rms_norm(const Layer* layer) { current().kernels->rms_norm(*layer); }
 void clearhead_gate(const Layer* layer) { current().kernels->gate(*layer); }
 void clearhead_turn(const Turn* turn) { current().kernels->turn(*turn); }
+void clearhead_step(const Step* step) { current().kernels->step(*step); }
 int64_t clearhead_work(const Call* call) { return current().kernels->work(*call); }
 int64_t clearhead_tile(void) { return current().kernels->tile; }
 }

@@ -8,6 +8,7 @@
 #include "map.h"
 #include "received.h"
 #include "rows.h"
+#include "step.h"
 #include "table.h"
 #include "top.h"
 #include "toward.h"
@@ -18,7 +19,7 @@
 namespace here = clearhead::ISA;
 
 extern "C" const Kernels TABLE(ISA) = {
-    here::forward,  here::backward, here::decode, here::received, here::map,
-    here::top,      here::toward,   here::held,   here::fewest,   here::linear,
-    here::rms_norm, here::gate,     here::turn,   here::work,     here::KEYS * here::Q,
+    here::forward, here::backward, here::decode, here::received,       here::map,      here::top,
+    here::toward,  here::held,     here::fewest, here::linear,         here::rms_norm, here::gate,
+    here::turn,    here::step,     here::work,   here::KEYS * here::Q,
 };

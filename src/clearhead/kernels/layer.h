@@ -26,3 +26,20 @@ typedef struct {
     const float *cos, *sin;
     int64_t angles_batch, angles_row;
 } Turn;
+
+/* A few tokens through a whole block: z = x + attention(norm(x)), y = z + feed_forward(norm(z)), x and y (B, T, width).
+ *
+ * Their keys and values are written to the cache k, v (B, kv_heads, ..., head_width) behind the `past` that every
+ * sequence has there.
+ */
+typedef struct {
+    int64_t B, T, width, heads, kv_heads, head_width, R, hidden, past, window; /* window 0: none */
+    int32_t type, threads, gate;
+    float eps, offset, scale, softcap; /* softcap 0: none */
+    const void *x, *attention_norm, *qkv, *qkv_bias, *out, *out_bias;
+    const void *feed_forward_norm, *up, *up_bias, *down, *down_bias;
+    void *y, *memory; /* memory: B T (width + 2 (heads + kv_heads) head_width + 3 hidden) numbers of the type */
+    Tensor k, v;
+    const float *cos, *sin; /* (T, R), as of Turn; R 0: nothing is turned */
+    int64_t angles_row;
+} Step;

@@ -4,12 +4,12 @@
  * sums six are taken, x0 w0 + (x0 w1 + x1 w0) + (x0 w2 + x1 w1 + x2 w0); the others are as small as the rounding of
  * a float's own product (Henry et al. 2019). Sums are of floats. It takes two thirds of the time of multiplying them.
  *
- *                               weights: in pairs, 32 of their rows            tiles 0 to 3 hold sums, 4 and 5 are of
- *     x  16 rows, 32 numbers    +--------+--------+                            x, 6 and 7 of the weights: four products
- *        +--------+             |   6    |   7    |                            for four tiles that are read
+ *                           weights: in pairs, 32 of their rows        tiles 0 to 3 hold sums, 4 and 5 are of x,
+ *     x  16 rows, 32 numbers    +--------+--------+                    6 and 7 of the weights: four products for
+ *        +--------+             |   6    |   7    |                    four tiles that are read
  *        |   4    |             +--------+--------+
- *        +--------+             |   0    |   1    |                            First, x and some of the weights are laid
- *        |   5    |             |   2    |   3    |                            out as such tiles, once for all tasks.
+ *        +--------+             |   0    |   1    |                    First, x and some of the weights are laid
+ *        |   5    |             |   2    |   3    |                    out as such tiles, once for all tasks.
  *        +--------+             +--------+--------+
  */
 #pragma once

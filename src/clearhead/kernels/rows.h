@@ -32,12 +32,16 @@ inline void rms_norm_of(const Layer& c) {
     each_row(c.threads, c.rows, c.in, [&](int64_t r) {
         const T* x = static_cast<const T*>(c.x) + r * c.x_row;
         T* y = static_cast<T*>(c.y) + r * c.y_row;
-        vec squares = {};
-        for (int64_t i = 0; i < c.in; i += W) {
-            vec some = load_part(x + i, c.in - i);
-            squares = fma(some, some, squares);
-        }
-        vec factor = broadcast(1.0f / __builtin_sqrtf(sum_of_lanes(squares) / (float)c.in + c.eps));
+        vec squares[4] = {}; /* so that no sum waits for the one before */
+        for (int64_t i = 0; i < c.in; i += 4 * W)
+#pragma GCC unroll 4
+            for (int64_t n = 0; n < 4; ++n) {
+                if (i + n * W >= c.in) break;
+                vec some = load_part(x + i + n * W, c.in - i - n * W);
+                squares[n] = fma(some, some, squares[n]);
+            }
+        float sum = sum_of_lanes(squares[0] + squares[1] + (squares[2] + squares[3]));
+        vec factor = broadcast(1.0f / __builtin_sqrtf(sum / (float)c.in + c.eps));
         for (int64_t i = 0; i < c.in; i += W) {
             vec w = load_part(weight + i, c.in - i) + c.offset;
             store_part(y + i, load_part(x + i, c.in - i) * factor * w, c.in - i);

@@ -16,6 +16,7 @@ struct Kernels {
     void (*rms_norm)(const Layer&);
     void (*gate)(const Layer&);
     void (*turn)(const Turn&);
+    void (*step)(const Step&);
     int64_t (*work)(const Call&); /* how many pairs the forward scores */
     int64_t tile;                 /* how many scores a thread holds at a time */
 };

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import ClearheadError
+from clearhead.nn.step import step
 
 NormAt = Literal["before", "after", "both"]
 """Where a norm stands: x + f(norm(x)); norm(x + f(x)); or x + norm(f(norm(x)))."""
@@ -79,6 +80,10 @@ class Block(nn.Module):
                 if memory is None
                 else "Block: got a memory, but has no cross-attention to read it; leave memory= out."
             )
+        if memory is None and (only is None or x.shape[1] == 1):
+            made = step(self, x, **options)
+            if made is not None:
+                return made
         if self.parallel:
             attended = self.attention(self.attention_norm(x), **options)
             x, attended = _chosen(x, only), _chosen(attended, only)

@@ -11,6 +11,7 @@ from torch.nn.parameter import Parameter
 from clearhead.attend import library
 from clearhead.attend.library import Strided
 from clearhead.attend.operators import TYPES, strided
+from clearhead.errors import ClearheadError
 
 FEW, MANY = 8, 96
 """Up to so many rows ours is the faster product of 16-bit numbers, as it is bound by reading the weights; in float32
@@ -47,6 +48,16 @@ class TurnCall(ctypes.Structure):
     )
 
 
+def check_size(name: str, structure: type[ctypes.Structure]) -> None:
+    """Raises ClearheadError if the library has a structure of this name in another shape."""
+    if HERE and getattr(library.loaded(), f"clearhead_size_of_{name}")() != ctypes.sizeof(structure):
+        raise ClearheadError("the native core is of another version of clearhead; install clearhead again.")
+
+
+check_size("layer", LayerCall)
+check_size("turn", TurnCall)
+
+
 def takes(x: Tensor, weight: Tensor | None = None) -> bool:
     """Whether these kernels can be used: on the CPU, of a type that they know, without gradient."""
     return (
@@ -58,19 +69,18 @@ def takes(x: Tensor, weight: Tensor | None = None) -> bool:
         and x.dtype in TYPES
         and not _is_looked_at(x)
         and x.numel() > 0
-        and (weight is None or _fits(x, weight))
+        and (weight is None or _multiplies(x, weight))
     )
 
 
-def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels may read this weight for x; what does not fit is refused by PyTorch, in its words."""
-    return (
-        weight.is_cpu
-        and weight.dtype == x.dtype
-        and weight.shape[-1] == x.shape[-1]
-        and weight.is_contiguous()
-        and type(weight) in (Tensor, Parameter)
-    )
+def _multiplies(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels may multiply x by this weight; what does not fit is refused by PyTorch, in its words."""
+    return weight.shape[-1] == x.shape[-1] and fits(x, weight)
+
+
+def fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels can read this weight, beside x."""
+    return weight.is_cpu and weight.dtype == x.dtype and weight.is_contiguous() and type(weight) in (Tensor, Parameter)
 
 
 def _is_looked_at(x: Tensor) -> bool:
@@ -80,14 +90,13 @@ def _is_looked_at(x: Tensor) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
     )
 
 
 def takes_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `linear` can be used, and is faster than PyTorch's on so many rows."""
-    if bias is not None and not (bias.is_cpu and bias.dtype == x.dtype and bias.is_contiguous()):
-        return False
-    if not takes(x, weight):
+    if not takes(x, weight) or (bias is not None and not fits(x, bias)):
         return False
     rows = x.numel() // x.shape[-1]
     if x.dtype == torch.float32:
