@@ -53,6 +53,12 @@ def test_it_is_its_parts_one_after_the_other() -> None:
     torch.testing.assert_close(model(ids), 5.0 * torch.tanh(logits / 5.0))
 
 
+def test_a_hook_on_the_head_is_called() -> None:
+    model, seen = made(head="own", head_bias=True), []
+    model.head.register_forward_hook(lambda module, args, out: seen.append(out))
+    torch.testing.assert_close(model(tokens()), seen[0] + model.head_bias)
+
+
 def test_positions_are_added_to_tokens() -> None:
     model, ids = made(position=nn.Learned(T, E), pattern=ch.full(), embedding_norm=True, segments=2), tokens()
     segments = torch.randint(2, ids.shape)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clearhead.attend import library
 from clearhead.nn import Linear, RMSNorm, Rotary, native
+from clearhead.nn.linear import linear
 from clearhead.nn.positions.rotary import turn
 
 pytestmark = pytest.mark.skipif(library.missing() is not None, reason="there is no native core here")
@@ -72,6 +73,14 @@ def test_linear_of_floats_is_as_exact_as_floats_are() -> None:
     assert ours < 2 * theirs
 
 
+def test_linear_is_as_exact_on_rows_of_many_numbers() -> None:
+    x, weight = torch.rand(100, 40_000), torch.rand(40, 40_000)
+    exact = x.double() @ weight.double().T
+    error = ((native.linear(x, weight, None) - exact) / exact).square().mean().sqrt()
+    if library.isa() == "amx":
+        assert float(error) < 1e-6  # one sum after the other would be off by 1.5e-6
+
+
 def test_linear_takes_the_largest_floats() -> None:
     largest = torch.finfo(torch.float32).max
     x, weight = torch.full((80, 33), largest), torch.zeros(40, 33)
@@ -125,6 +134,7 @@ def test_a_gate_holds_far_out() -> None:
     x = torch.tensor([[-200.0, -60.0, 60.0, 200.0, 1.0, 1.0, 1.0, 1.0]])
     for name in native.GATES:
         torch.testing.assert_close(native.gate(x, name), torch.tensor([[0.0, 0.0, 60.0, 200.0]]))
+        torch.testing.assert_close(native.gate(torch.tensor([[-1e30, 1.0]]), name), torch.zeros(1, 1))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -151,6 +161,36 @@ def test_layers_take_the_kernels_without_gradient_alone() -> None:
     assert not native.takes(x, norm.weight.bfloat16())
     with torch.autocast("cpu"):
         assert not native.takes(x)
+
+
+def test_what_is_no_plain_memory_is_left_to_pytorch() -> None:
+    x, layer = torch.randn(100, 32), Linear(32, 16)
+    conjugate = torch.randn(100, 32, dtype=torch.complex64).conj().imag
+    assert conjugate.is_neg()
+    torch.testing.assert_close(layer(conjugate), F.linear(conjugate.clone(), layer.weight, layer.bias))
+    sparse = torch.nn.Parameter(layer.weight.detach().to_sparse_coo(), requires_grad=False)
+    assert not native.takes(x, sparse)
+    assert linear(x, torch.empty(0, 32)).shape == (100, 0)
+
+
+def test_a_mode_of_functions_sees_pytorchs_operations() -> None:
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    layer, x = Linear(32, 16), torch.randn(100, 32)
+    with Mode():
+        layer(x)
+    assert F.linear in seen
+
+
+def test_angles_of_another_type_are_left_to_pytorch() -> None:
+    rotary, q = Rotary(16), torch.randn(1, 2, 5, 16)
+    cos, sin = rotary.angles(torch.arange(5)[None])
+    torch.testing.assert_close(turn(q, cos.double(), sin.double()), turn(q, cos, sin))
 
 
 def test_no_rows_at_all_are_left_to_pytorch() -> None:

@@ -1,4 +1,4 @@
-"""A few tokens go through a whole block in one native call, to the same numbers as part by part."""
+"""Tokens go through a whole block in one native call, to the same numbers as part by part."""
 
 from functools import partial
 from typing import Any
@@ -9,12 +9,14 @@ from torch import Tensor
 
 import clearhead as ch
 from clearhead.attend import causal, library, window
-from clearhead.nn import Alibi, Block, FeedForward, LayerNorm, MultiHeadAttention, Position, RMSNorm, Rotary
+from clearhead.nn import Alibi, Block, FeedForward, LayerNorm, MultiHeadAttention, Position, RMSNorm, Rotary, native
 from clearhead.nn import block as module_of_block
 from clearhead.nn.caches.growing import Growing
 from clearhead.nn.step import step
 
 pytestmark = pytest.mark.skipif(library.missing() is not None, reason="there is no native core here")
+MULTIPLIES = library.missing() is None and library.isa() in native.AVX512
+many = pytest.mark.skipif(not MULTIPLIES, reason="without AVX-512 PyTorch multiplies many rows")
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -43,7 +45,7 @@ def filled(block: Block, B: int = 1, n: int = 5) -> Growing:
 def in_one_call(block: Block, x: Tensor, cache: Growing) -> Tensor | None:
     """What `step` makes of the tokens behind the cache."""
     T = x.shape[1]
-    angles = block.attention.position.angles(torch.arange(cache.counts[0], cache.counts[0] + T)[None])
+    angles = block.attention.position.angles(cache.positions(T))
     with torch.no_grad():
         return step(block, x, cache=cache, angles=angles)
 
@@ -85,6 +87,22 @@ def test_one_call_gives_what_the_parts_give(
             torch.testing.assert_close(mine, theirs, rtol=1e-5 if dtype == torch.float32 else 0.02, atol=1e-3)
 
 
+@many
+@pytest.mark.parametrize("options", [{}, {"pattern": window(30), "bias": True}, {"position": Position()}], ids=str)
+def test_so_do_many_floats_at_once_from_the_first_on(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    block = made(**options)
+    for B, T in ((1, 600), (3, 50)):  # beyond the chunks of the feed-forward
+        one, parts = Growing(), Growing()
+        for _ in range(3):
+            x = torch.randn(B, T, 64)
+            expected = by_parts(block, x, parts, monkeypatch)
+            got = in_one_call(block, x, one)
+            assert got is not None
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-3)
+        for mine, theirs in zip(one.read(), parts.read(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_a_block_takes_it_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     block = made()
@@ -119,7 +137,7 @@ def test_blocks_of_other_kinds_go_by_parts(block: Block) -> None:
     assert in_one_call(block, torch.randn(1, 1, 64), filled(block)) is None
 
 
-def test_many_tokens_a_gradient_and_unlike_lengths_go_by_parts() -> None:
+def test_tokens_by_the_dozen_a_gradient_and_unlike_lengths_go_by_parts() -> None:
     block = made()
     assert in_one_call(block, torch.randn(1, 9, 64), filled(block)) is None
     assert in_one_call(block, torch.randn(1, 1, 64).double(), filled(block)) is None
@@ -130,11 +148,13 @@ def test_many_tokens_a_gradient_and_unlike_lengths_go_by_parts() -> None:
         step(block, torch.randn(1, 1, 64), cache=filled(block), angles=Rotary(16).angles(torch.tensor([[5]]))) is None
     )
     with torch.no_grad():
-        assert step(block, torch.randn(1, 1, 64), cache=Growing()) is None
         assert step(block, torch.randn(1, 1, 64)) is None
 
 
-@pytest.mark.parametrize("part", ["attention", "attention.qkv", "feed_forward", "feed_forward.down", "attention_norm"])
+PARTS = ["attention", "attention.qkv", "feed_forward", "feed_forward.down", "attention_norm", "dropout"]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_a_hook_inside_is_called(part: str) -> None:
     block = made()
     seen = []
@@ -145,6 +165,37 @@ def test_a_hook_inside_is_called(part: str) -> None:
     assert seen
     handle.remove()
     assert in_one_call(block, torch.randn(1, 1, 64), filled(block)) is not None
+
+
+def test_what_somebody_put_in_place_of_a_part_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Growing):
+        pass
+
+    block, x = made(), torch.randn(1, 1, 64)
+    cache = Counting()
+    with torch.no_grad():
+        block(torch.randn(1, 5, 64), cache=cache)
+    assert in_one_call(block, x, cache) is None
+    assert in_one_call(block, x, filled(block)) is not None
+    angles = block.attention.position.angles(torch.tensor([[5]]))
+    with torch.no_grad():
+        assert step(block, x, cache=filled(block), angles=(angles[0].double(), angles[1].double())) is None
+    monkeypatch.setattr(FeedForward, "forward", lambda self, x: x)
+    assert in_one_call(block, x, filled(block)) is None
+    block.dropout = torch.nn.Identity()
+    monkeypatch.undo()
+    assert in_one_call(block, x, filled(block)) is None
+
+
+def test_a_gradient_that_still_needs_the_cache_notices() -> None:
+    block, cache = made(), Growing()
+    y = block(torch.randn(1, 5, 64, requires_grad=True), cache=cache)
+    y = y + block(torch.randn(1, 2, 64), cache=cache).sum()
+    cache.crop(torch.tensor([5]))
+    with torch.no_grad():
+        block(torch.randn(1, 1, 64), cache=cache, angles=block.attention.position.angles(torch.tensor([[5]])))
+    with pytest.raises(RuntimeError, match="inplace"):
+        y.sum().backward()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -27,7 +27,7 @@ typedef struct {
     int64_t angles_batch, angles_row;
 } Turn;
 
-/* A few tokens through a whole block: z = x + attention(norm(x)), y = z + feed_forward(norm(z)), x and y (B, T, width).
+/* Tokens through a whole block: z = x + attention(norm(x)), y = z + feed_forward(norm(z)), x and y (B, T, width).
  *
  * Their keys and values are written to the cache k, v (B, kv_heads, ..., head_width) behind the `past` that every
  * sequence has there.
@@ -38,7 +38,9 @@ typedef struct {
     float eps, offset, scale, softcap; /* softcap 0: none */
     const void *x, *attention_norm, *qkv, *qkv_bias, *out, *out_bias;
     const void *feed_forward_norm, *up, *up_bias, *down, *down_bias;
-    void *y, *memory; /* memory: B T (width + 2 (heads + kv_heads) head_width + 3 hidden) numbers of the type */
+    void *y, *memory; /* memory: B T (width + 2 (heads + kv_heads) head_width) + 3 hidden chunk numbers of the type */
+    int64_t chunk;    /* tokens that go through the feed-forward at a time */
+    int32_t *start, *stop, *lengths; /* (T), (T), (B), to be filled: which keys each token sees */
     Tensor k, v;
     const float *cos, *sin; /* (T, R), as of Turn; R 0: nothing is turned */
     int64_t angles_row;

@@ -55,7 +55,7 @@ inline vec gated(vec x) {
     vec z = x;
     if constexpr (gate == GELU_TANH) z = 1.5957691216057308f * fma(0.044715f * x * x, x, x);
     if constexpr (gate == QUICK_GELU) z = 1.702f * x;
-    return x / (1.0f + exp(-z));
+    return x / (1.0f + exp(-max(z, broadcast(-1e30f)))); /* as exp(inf) is not known everywhere */
 }
 
 /* y = f(gate) * up of rows that hold the gate's `out` numbers, then up's. */

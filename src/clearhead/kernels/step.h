@@ -1,6 +1,7 @@
-/* A few tokens through a whole block in a single call, as calls from Python take longer than most of its kernels. */
+/* Tokens through a whole block in a single call, as calls from Python take longer than most of its kernels. */
 #pragma once
 #include "decode.h"
+#include "forward.h"
 #include "linear.h"
 #include "rows.h"
 
@@ -23,17 +24,18 @@ inline void attend_to_cache(const Step& c, T* qkv, T* out) {
     turned(c.kv_heads, c.R, projected(c.heads), behind(c.k));
     turned(c.kv_heads, 0, projected(c.heads + c.kv_heads), behind(c.v));
 
-    int32_t start[FEW_ROWS], stop[FEW_ROWS], lengths[FEW_ROWS];
     for (int64_t t = 0; t < c.T; ++t) {
-        stop[t] = (int32_t)(c.past + t + 1);
-        start[t] = c.window && stop[t] > c.window ? stop[t] - (int32_t)c.window : 0;
+        c.stop[t] = (int32_t)(c.past + t + 1);
+        c.start[t] = c.window && c.stop[t] > c.window ? c.stop[t] - (int32_t)c.window : 0;
     }
-    for (int64_t b = 0; b < c.B; ++b) lengths[b] = (int32_t)Tk;
+    for (int64_t b = 0; b < c.B; ++b) c.lengths[b] = (int32_t)Tk;
     Call call = {};
     call.B = c.B, call.H = c.heads, call.K = c.kv_heads, call.Tq = c.T, call.Tk = Tk, call.D = call.Dv = D;
     call.type = c.type, call.threads = c.threads, call.scale = c.scale, call.softcap = c.softcap;
     call.q = q, call.k = c.k, call.v = c.v, call.out = Tensor{out, c.T * inner, D, inner};
-    call.runs = Runs{start, stop, 0, 0, 1}, call.past = c.past, call.lengths = lengths;
+    call.runs = Runs{c.start, c.stop, 0, 0, 1}, call.past = c.past;
+    if (c.T > FEW_ROWS) return forward(call);
+    call.lengths = c.lengths;
     decode(call);
 }
 
@@ -42,31 +44,38 @@ inline void step_of(const Step& c) {
     const int64_t rows = c.B * c.T, E = c.width, inner = c.heads * c.head_width,
                   all = inner + 2 * c.kv_heads * c.head_width;
     T *memory = static_cast<T*>(c.memory), *y = static_cast<T*>(c.y);
-    auto take = [&](int64_t width) {
+    auto take = [&](int64_t numbers) {
         T* piece = memory;
-        memory += rows * width;
+        memory += numbers;
         return piece;
     };
-    auto layer = [&](const void* from, const void* weight, const void* bias, int64_t in, int64_t out, T* to) {
-        return Layer{rows, in, out, c.type, c.threads, from, weight, bias, to, in, out, c.eps, c.offset, c.gate};
+    auto layer = [&](int64_t n, const void* from, const void* weight, const void* bias, int64_t in, int64_t out,
+                     T* to) {
+        return Layer{n, in, out, c.type, c.threads, from, weight, bias, to, in, out, c.eps, c.offset, c.gate};
     };
-    auto add = [&](const void* residual, const T* made) {
-        for (int64_t i = 0; i < rows * E; i += W)
-            store_part(y + i,
-                       load_part(static_cast<const T*>(residual) + i, rows * E - i) + load_part(made + i, rows * E - i),
-                       rows * E - i);
+    auto add = [&](int64_t n, const T* residual, const T* made, T* to) {
+        each_row(c.threads, n, E, [&](int64_t r) {
+            for (int64_t i = r * E; i < (r + 1) * E; i += W) {
+                int64_t left = (r + 1) * E - i;
+                store_part(to + i, load_part(residual + i, left) + load_part(made + i, left), left);
+            }
+        });
     };
-    T *few = take(E), *qkv = take(all), *attended = take(inner), *both = take(2 * c.hidden), *gated = take(c.hidden);
-    rms_norm(layer(c.x, c.attention_norm, nullptr, E, E, few));
-    linear(layer(few, c.qkv, c.qkv_bias, E, all, qkv));
+    T *few = take(rows * E), *qkv = take(rows * all), *attended = take(rows * inner);
+    T *both = take(c.chunk * 2 * c.hidden), *gated = take(c.chunk * c.hidden);
+    rms_norm(layer(rows, c.x, c.attention_norm, nullptr, E, E, few));
+    linear(layer(rows, few, c.qkv, c.qkv_bias, E, all, qkv));
     attend_to_cache(c, qkv, attended);
-    linear(layer(attended, c.out, c.out_bias, inner, E, few));
-    add(c.x, few);
-    rms_norm(layer(y, c.feed_forward_norm, nullptr, E, E, few));
-    linear(layer(few, c.up, c.up_bias, E, 2 * c.hidden, both));
-    gate(layer(both, nullptr, nullptr, 2 * c.hidden, c.hidden, gated));
-    linear(layer(gated, c.down, c.down_bias, c.hidden, E, few));
-    add(y, few);
+    linear(layer(rows, attended, c.out, c.out_bias, inner, E, few));
+    add(rows, static_cast<const T*>(c.x), few, y);
+    for (int64_t r = 0; r < rows; r += c.chunk, y += c.chunk * E) {
+        int64_t n = rows - r < c.chunk ? rows - r : c.chunk;
+        rms_norm(layer(n, y, c.feed_forward_norm, nullptr, E, E, few));
+        linear(layer(n, few, c.up, c.up_bias, E, 2 * c.hidden, both));
+        gate(layer(n, both, nullptr, nullptr, 2 * c.hidden, c.hidden, gated));
+        linear(layer(n, gated, c.down, c.down_bias, c.hidden, E, few));
+        add(n, y, few, y);
+    }
 }
 
 inline void step(const Step& c) {

@@ -145,7 +145,9 @@ class Transformer(nn.Module):
         if config.head is None:
             return x
         x = x if config.head_scale == 1 else x * config.head_scale
-        logits = linear(x, self.tokens.weight if self.head is None else self.head.weight, self.head_bias)
+        logits = linear(x, self.tokens.weight) if self.head is None else self.head(x)
+        if self.head_bias is not None:
+            logits = logits + self.head_bias
         if config.logit_softcap is not None:
             logits = config.logit_softcap * torch.tanh(logits / config.logit_softcap)
         return logits

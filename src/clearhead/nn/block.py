@@ -80,7 +80,7 @@ class Block(nn.Module):
                 if memory is None
                 else "Block: got a memory, but has no cross-attention to read it; leave memory= out."
             )
-        if memory is None and (only is None or x.shape[1] == 1):
+        if type(self) is Block and memory is None and (only is None or x.shape[1] == 1):
             made = step(self, x, **options)
             if made is not None:
                 return made

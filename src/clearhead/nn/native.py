@@ -59,36 +59,39 @@ check_size("turn", TurnCall)
 
 
 def takes(x: Tensor, weight: Tensor | None = None) -> bool:
-    """Whether these kernels can be used: on the CPU, of a type that they know, without gradient."""
+    """Whether these kernels can be used: on the CPU, of a type that they know, without gradient.
+
+    A weight is of x's width; one that is of another, PyTorch refuses in its words.
+    """
     return (
         HERE
         and not torch.compiler.is_compiling()
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and x.is_cpu
+        and not _is_looked_at()
+        and _is_memory(x)
         and x.dtype in TYPES
-        and not _is_looked_at(x)
-        and x.numel() > 0
-        and (weight is None or _multiplies(x, weight))
+        and (weight is None or (fits(weight, x) and weight.shape[-1] == x.shape[-1]))
     )
 
 
-def _multiplies(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels may multiply x by this weight; what does not fit is refused by PyTorch, in its words."""
-    return weight.shape[-1] == x.shape[-1] and fits(x, weight)
+def fits(weight: Tensor, x: Tensor) -> bool:
+    """Whether the kernels can read this weight beside x."""
+    return _is_memory(weight) and weight.dtype == x.dtype and weight.is_contiguous()
 
 
-def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels can read this weight, beside x."""
-    return weight.is_cpu and weight.dtype == x.dtype and weight.is_contiguous() and type(weight) in (Tensor, Parameter)
+def _is_memory(x: Tensor) -> bool:
+    """Whether x is numbers in the CPU's memory, which mean what is written there."""
+    plain = type(x) in (Tensor, Parameter) and x.is_cpu and x.layout is torch.strided
+    return plain and not x.is_neg() and x.numel() > 0
 
 
-def _is_looked_at(x: Tensor) -> bool:
+def _is_looked_at() -> bool:
     """Whether a trace, a mode or a transform is to see PyTorch's own operations."""
     return (
-        type(x) not in (Tensor, Parameter)
-        or torch._C._get_tracing_state() is not None
+        torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -96,12 +99,21 @@ def _is_looked_at(x: Tensor) -> bool:
 
 def takes_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `linear` can be used, and is faster than PyTorch's on so many rows."""
-    if not takes(x, weight) or (bias is not None and not fits(x, bias)):
+    if not takes(x, weight) or (bias is not None and not fits(bias, x)):
         return False
     rows = x.numel() // x.shape[-1]
-    if x.dtype == torch.float32:
-        return rows >= MANY and library.isa() in AVX512
-    return rows <= FEW
+    return x.dtype != torch.float32 if rows <= FEW else _multiplies_best(x.dtype, rows)
+
+
+def steps(x: Tensor) -> bool:
+    """Whether a whole block of these kernels is faster than its parts: for few tokens, or where they multiply best."""
+    rows = x.numel() // x.shape[-1]
+    return rows <= FEW or _multiplies_best(x.dtype, rows)
+
+
+def _multiplies_best(dtype: torch.dtype, rows: int) -> bool:
+    """Whether so many rows of this type are multiplied faster by our kernels than by PyTorch's."""
+    return dtype == torch.float32 and rows >= MANY and library.isa() in AVX512
 
 
 def linear(
@@ -144,6 +156,11 @@ def _by_rows(kernel: str, x: Tensor, out: int, weight: Tensor | None, bias: Tens
     )
     getattr(library.loaded(), kernel)(ctypes.byref(call))
     return y
+
+
+def takes_angles(cos: Tensor, sin: Tensor) -> bool:
+    """Whether the kernels can read these angles."""
+    return cos.shape == sin.shape and all(_is_memory(x) and x.dtype == torch.float32 for x in (cos, sin))
 
 
 def turn(

@@ -34,14 +34,16 @@ class Growing(Cache):
         self._v.put(v, slots)
         self._counts = counts
 
-    def reserve(self, T: int) -> tuple[Float[Tensor, "B K room D"], Float[Tensor, "B K room Dv"]]:
-        """Keys and values, with room behind those of every sequence for T more, which `advance` then counts."""
-        needed = max(self._counts) + T
-        return self._k.reserve(needed), self._v.reserve(needed)
+    def reserve(
+        self, like: Float[Tensor, "B K 0 D"], T: int
+    ) -> tuple[Float[Tensor, "B K room D"], Float[Tensor, "B K room Dv"]]:
+        """Keys and values, with room behind those of every sequence for T more like these, which `advance` counts."""
+        needed = max(self._counts, default=0) + T
+        return self._k.reserve(like, needed), self._v.reserve(like, needed)
 
     def advance(self, T: int) -> None:
         """Count T more tokens of every sequence, which were written where `reserve` said."""
-        self._counts = [n + T for n in self._counts]
+        self._counts = [n + T for n in self._counts or [0] * len(self._k.first(0))]
 
     def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
         """Views of what is kept: the next write may change what lies beyond a sequence's length."""

@@ -49,12 +49,10 @@ class Rows:
             data[b, :, at] = x[b, :, t].to(data.dtype)
         self.data = data
 
-    def reserve(self, n: int) -> Tensor:
-        """All rows, of which there are at least n, to be written to where they lie."""
-        data = self.data
-        if data is None or data.shape[2] < n or _is_fixed(data, data):
-            data = self.data = self._with_room(self.first(0), n)
-        return data
+    def reserve(self, like: Float[Tensor, "B K _ D"], n: int) -> Tensor:
+        """All rows, of which there are at least n, for rows like these to be written to."""
+        self.data = self._with_room(like, n)
+        return self.data
 
     def first(self, n: int) -> Tensor:
         """The first n rows of every sequence, where they lie."""

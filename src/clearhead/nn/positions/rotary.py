@@ -106,9 +106,9 @@ def turn(
 
     `sin` has the minus for the first of a pair. It is computed in float32 at least, and rounded once to x's type.
     """
-    if layout == "halves" and len(cos) in (1, len(x)) and cos.shape[-1] <= x.shape[-1] and native.takes(x):
-        return native.turn(x, cos, sin)
     R, D = cos.shape[-1], x.shape[-1]
+    if layout == "halves" and len(cos) in (1, len(x)) and R <= D and native.takes(x) and native.takes_angles(cos, sin):
+        return native.turn(x, cos, sin)
     part = x if R == D else x[..., :R]
     if layout == "halves":
         partners = part.roll(R // 2, -1)
