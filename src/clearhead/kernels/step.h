@@ -53,28 +53,28 @@ inline void step_of(const Step& c) {
                      T* to) {
         return Layer{n, in, out, c.type, c.threads, from, weight, bias, to, in, out, c.eps, c.offset, c.gate};
     };
-    auto add = [&](int64_t n, const T* residual, const T* made, T* to) {
+    auto add = [&](int64_t n, const T* a, const T* b, T* to) {
         each_row(c.threads, n, E, [&](int64_t r) {
             for (int64_t i = r * E; i < (r + 1) * E; i += W) {
                 int64_t left = (r + 1) * E - i;
-                store_part(to + i, load_part(residual + i, left) + load_part(made + i, left), left);
+                store_part(to + i, load_part(a + i, left) + load_part(b + i, left), left);
             }
         });
     };
-    T *few = take(rows * E), *qkv = take(rows * all), *attended = take(rows * inner);
+    T *made = take(rows * E), *qkv = take(rows * all), *attended = take(rows * inner);
     T *both = take(c.chunk * 2 * c.hidden), *gated = take(c.chunk * c.hidden);
-    rms_norm(layer(rows, c.x, c.attention_norm, nullptr, E, E, few));
-    linear(layer(rows, few, c.qkv, c.qkv_bias, E, all, qkv));
+    rms_norm(layer(rows, c.x, c.attention_norm, nullptr, E, E, made));
+    linear(layer(rows, made, c.qkv, c.qkv_bias, E, all, qkv));
     attend_to_cache(c, qkv, attended);
-    linear(layer(rows, attended, c.out, c.out_bias, inner, E, few));
-    add(rows, static_cast<const T*>(c.x), few, y);
+    linear(layer(rows, attended, c.out, c.out_bias, inner, E, made));
+    add(rows, static_cast<const T*>(c.x), made, y);
     for (int64_t r = 0; r < rows; r += c.chunk, y += c.chunk * E) {
         int64_t n = rows - r < c.chunk ? rows - r : c.chunk;
-        rms_norm(layer(n, y, c.feed_forward_norm, nullptr, E, E, few));
-        linear(layer(n, few, c.up, c.up_bias, E, 2 * c.hidden, both));
+        rms_norm(layer(n, y, c.feed_forward_norm, nullptr, E, E, made));
+        linear(layer(n, made, c.up, c.up_bias, E, 2 * c.hidden, both));
         gate(layer(n, both, nullptr, nullptr, 2 * c.hidden, c.hidden, gated));
-        linear(layer(n, gated, c.down, c.down_bias, c.hidden, E, few));
-        add(n, y, few, y);
+        linear(layer(n, gated, c.down, c.down_bias, c.hidden, E, made));
+        add(n, y, made, y);
     }
 }
 
