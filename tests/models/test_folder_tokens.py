@@ -145,6 +145,25 @@ def test_llama_2s_tokens(tmp_path: Path) -> None:
     assert ours.encode("<s>one</s>", special=False)[:: len(piece.encode("one")) + 1] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "said", [{"legacy": False}, {"add_prefix_space": False}, {"legacy": False, "add_prefix_space": False}]
+)
+def test_llama_2s_space_before_a_text_is_put_where_the_folder_says(said: dict[str, Any], tmp_path: Path) -> None:
+    trained(tmp_path / "tokenizer.model", "bpe", allow_whitespace_only_pieces=True)
+    folder = put(tmp_path, config={"model_type": "llama"}, tokenizer_config={"add_bos_token": True, **said})
+    assert_same(of(folder), LlamaTokenizer.from_pretrained(tmp_path), [*PLAIN, "one<s>two", "<s>one</s>", "a <s>  b"])
+
+
+@pytest.mark.parametrize(
+    ("model", "cut", "theirs"), [("gpt2", "gpt-2", GPT2Tokenizer), ("qwen2", "qwen2", Qwen2Tokenizer)]
+)
+def test_a_space_stands_before_a_text_if_the_folder_says_so(model: str, cut: str, theirs: Any, tmp_path: Path) -> None:
+    folder = byte_pairs(tmp_path, cut, config={"model_type": model}, tokenizer_config={"add_prefix_space": True})
+    ours = of(folder)
+    assert_same(ours, theirs.from_pretrained(folder))
+    assert ours.convert_ids_to_tokens(ours.encode("ab"))[0].startswith("Ġ")
+
+
 def test_marians_tokens(tmp_path: Path) -> None:
     source, target = (
         trained(tmp_path / f"{side}.spm", "unigram", vocab_size=size, **MARIAN)
@@ -221,7 +240,11 @@ def test_a_class_that_is_not_known_is_named(tmp_path: Path) -> None:
     ("files", "why"),
     [
         ({"vocab": {"a": 0}}, r"would be number 1; expected 7|cannot be read"),
-        ({"vocab": [1]}, "cannot be read"),
+        ({"vocab": [1]}, r"holds \[1\]; expected an object"),
+        ({"special_tokens_map": None}, r"special_tokens_map\.json' holds null; expected an object"),
+        ({"special_tokens_map": {"unk_token": {}}}, r"The unk_token of the tokenizer is \{\}; expected a text"),
+        ({"tokenizer_config": {"tokenizer_class": 3}}, r"The tokenizer_class in '.*' is 3; expected a name"),
+        ({"config": {}}, r"its tokenizer is one that neither tokenizer_config\.json nor config\.json names; of oth"),
         ({"added_tokens": {"<x>": 7}}, r"The token '<x>' in '.*' would be number \d+; expected 7\. The files are not"),
     ],
 )

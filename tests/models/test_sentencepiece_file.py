@@ -49,3 +49,9 @@ def test_pieces_of_other_types_are_named(tmp_path: Path) -> None:
         ClearheadError, match=r"tokenizer\.model' is of SentencePiece's type 4; expected 1 \(unigram\) or 2"
     ):
         read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def test_pieces_that_end_words_are_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "tokenizer.model", "unigram", treat_whitespace_as_suffix=True)
+    with pytest.raises(ClearheadError, match=r"marks a word's end rather than its beginning \(treat_whitespace_as_suf"):
+        read_sentencepiece(tmp_path / "tokenizer.model")

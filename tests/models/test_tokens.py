@@ -176,6 +176,24 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
         tokenizer_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"tokenizer_config": []}, r"tokenizer_config\.json' holds \[\]; expected an object"),
+        ({"config": []}, r"config\.json' holds \[\]; expected an object"),
+        ({"generation_config": None}, r"generation_config\.json' holds null; expected an object"),
+        ({"tokenizer_config": {"unk_token": {}}}, r"The unk_token of the tokenizer is \{\}; expected a text, or"),
+        ({"tokenizer_config": {"chat_template": [{"template": "a"}]}}, "chat_template in .* is list; expected a text"),
+        ({"tokenizer_config": {"chat_template": 3}}, "chat_template in .* is int; expected a text"),
+        ({"config": {"eos_token_id": "12"}}, r"eos_token_id in '.*/config\.json' is '12'; expected a number, or a"),
+        ({"config": {"eos_token_id": [3, None]}}, r"eos_token_id in .* is \[3, None\]; expected a number"),
+    ],
+)
+def test_files_beside_the_tokenizer_that_are_broken_are_named(files: dict[str, Any], why: str, tmp_path: Path) -> None:
+    with pytest.raises(ClearheadError, match=why):
+        tokenizer_of(folder(tmp_path, **files))
+
+
 def test_the_package_that_it_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ClearheadError, match=r"needs tokenizers; get it with: pip install 'clearhead\[hf\]'"):

@@ -145,11 +145,12 @@ def find(name: str) -> Path | str:
     if path.exists():
         return path
     if name.startswith((".", "/", "~")) or path.suffix == ".gguf":
-        raise _not_found(name, "there is no such file or folder")
+        raise not_found(name, "there is no such file or folder")
     return name
 
 
-def _not_found(name: str, why: str) -> ClearheadError:
+def not_found(name: str, why: str) -> ClearheadError:
+    """The sentence for a name that means no model, with all that it could have been."""
     known = ", ".join(f"{known} ({'installed' if model.path else model.install})" for known, model in KNOWN.items())
     return ClearheadError(
         f"No model '{name}' was found: {why}; expected one of {known}, a folder that save_pretrained wrote, "
@@ -158,30 +159,57 @@ def _not_found(name: str, why: str) -> ClearheadError:
 
 
 def only_local(name: str) -> bool:
-    """Asks the hub once, so that a wrong name or a missing network shows at once, not after many retries.
+    """True if the hub cannot be reached but an earlier download is there to be opened.
 
-    True if the hub cannot be reached but an earlier download is there to be opened.
+    Raises ClearheadError if there is none either, and as `unreachable` does.
     """
     import huggingface_hub
+
+    reason = unreachable(name)
+    if reason and not isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+        raise not_found(name, reason)
+    return reason is not None
+
+
+def unreachable(name: str) -> str | None:
+    """Why the hub cannot be asked for a model, or None if it can.
+
+    It is asked once, so that a wrong name or a missing network shows at once, not after many retries.
+
+    Raises ClearheadError if the hub has no such model, or does not give it to everybody.
+    """
+    import huggingface_hub
+
+    try:
+        with refusals(name):
+            huggingface_hub.HfApi().model_info(name, timeout=10)
+    except ClearheadError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whichever HTTP library the hub's client stands on, with errors of its own
+        return f"it is no file or folder here, and the hub cannot be reached ({first_line(error)})"
+    return None
+
+
+@contextlib.contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """What the hub has against a name, as a sentence; other errors are left to the caller."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
-        huggingface_hub.HfApi().model_info(name, timeout=10)
+        yield
     except HFValidationError as error:
-        raise _not_found(name, "it is no file or folder here, nor can it be a name on the hub") from error
+        raise not_found(name, "it is no file or folder here, nor can it be a name on the hub") from error
     except GatedRepoError as error:
         raise ClearheadError(
-            f"The model '{name}' is given only to those who accept its licence; do so at "
+            f"The model '{name}' is given only to those who accept its licence; ask for access at "
             f"https://huggingface.co/{name}, then log in with: hf auth login."
         ) from error
     except RepositoryNotFoundError as error:
-        raise _not_found(name, "it is no file or folder here, and the hub has none of that name") from error
-    except Exception as error:  # whichever HTTP library the hub's client stands on, with errors of its own
-        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
-            return True
-        reason = f"it is no file or folder here, and the hub cannot be reached ({_first_line(error)})"
-        raise _not_found(name, reason) from error
-    return False
+        raise not_found(
+            name,
+            "it is no file or folder here, and the hub has none of that name, or a private one, for which to log in "
+            "with: hf auth login",
+        ) from error
 
 
 def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
@@ -211,7 +239,7 @@ def _from_gguf(file: Path, name: str, report: Report) -> tuple[Any, Any]:
         try:
             return _load(folder)
         except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are parsers
-            report(f"the copy in {folder} is broken ({_first_line(error)}), so it is made again")
+            report(f"the copy in {folder} is broken ({first_line(error)}), so it is made again")
             shutil.rmtree(folder, ignore_errors=True)
     report(f"converting {name}, this once")
     _convert(file, name, folder)
@@ -234,7 +262,7 @@ def _convert(file: Path, name: str, folder: Path) -> None:
         beside = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     except OSError as error:
         raise ClearheadError(
-            f"The cache folder {folder.parent} cannot be written ({_first_line(error)}); "
+            f"The cache folder {folder.parent} cannot be written ({first_line(error)}); "
             "set CLEARHEAD_CACHE to a folder that can."
         ) from error
     try:
@@ -300,8 +328,9 @@ def _one_sentence(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ClearheadError(f"The model '{name}' cannot be opened: {_first_line(error)}") from error
+        raise ClearheadError(f"The model '{name}' cannot be opened: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without its details; its name if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

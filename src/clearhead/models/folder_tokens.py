@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import ClearheadError
-from clearhead.models.gguf_tokens import CONTROL, add_ends, backend_of, byte_level, tokenizers_package
+from clearhead.models.gguf_tokens import CONTROL, ONCE, add_ends, backend_of, byte_level, tokenizers_package
 from clearhead.models.sentencepiece_file import read_sentencepiece
 
 Said = Mapping[str, Any]
@@ -41,7 +41,9 @@ def backend_of_folder(folder: Path, model: str | None, said: Said) -> tuple[Any,
 
     Raises ClearheadError for a class of tokenizers that is not known, and for files that are broken.
     """
-    name = said.get("tokenizer_class") or CLASSES.get(model or "") or f"{model}'s"
+    name = said.get("tokenizer_class") or CLASSES.get(model or "") or (f"{model}'s" if model else UNSAID)
+    if not isinstance(name, str):
+        raise ClearheadError(f"The tokenizer_class in '{folder}' is {name!r}; expected a name. Get the files again.")
     kind = KINDS.get(name.removesuffix("Fast"))
     if kind is None:
         raise ClearheadError(
@@ -70,12 +72,22 @@ def _ends(ends: tuple[str, ...], role: str, said: Said) -> tuple[str, ...]:
 
 
 def roles_of(said: Said) -> dict[str, str]:
-    """The special tokens that a folder names, by their roles: `bos_token`, `eos_token`, ..."""
-    return {
-        role: token["content"] if isinstance(token, dict) else token
+    """The special tokens that a folder names, by their roles: `bos_token`, `eos_token`, ...
+
+    Raises ClearheadError for one that has no text.
+    """
+    named: dict[str, Any] = {
+        role: token.get("content") if isinstance(token, dict) else token
         for role, token in said.items()
         if role.endswith("_token") and isinstance(token, dict | str)
     }
+    for role, token in named.items():
+        if not isinstance(token, str):
+            raise ClearheadError(
+                f"The {role} of the tokenizer is {said[role]!r}; expected a text, or an object with its 'content'. Get "
+                "tokenizer_config.json and special_tokens_map.json again."
+            )
+    return named
 
 
 def _add(backend: Any, folder: Path, said: Said, special: list[str]) -> None:
@@ -104,7 +116,7 @@ def _add(backend: Any, folder: Path, said: Said, special: list[str]) -> None:
 def _byte_pairs(folder: Path, said: Said, *, cut: str) -> Any:
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
-    return byte_level(read_json(folder / "vocab.json"), merges, cut)
+    return byte_level(read_json(folder / "vocab.json"), merges, cut, space=bool(said.get("add_prefix_space")))
 
 
 def _word_pieces(folder: Path, said: Said) -> Any:
@@ -131,6 +143,14 @@ def _pieces(folder: Path, said: Said) -> Any:
     return backend_of(path, read_sentencepiece(path))
 
 
+def _llama(folder: Path, said: Said) -> Any:
+    """SentencePiece's, but the folder may say where a space is put before a text."""
+    path, key = folder / "tokenizer.model", "tokenizer.ggml.add_space_prefix"
+    read = read_sentencepiece(path)
+    space = read[key] if said.get("add_prefix_space") is None else said["add_prefix_space"]
+    return backend_of(path, read | {key: ONCE if space and said.get("legacy") is False else space})
+
+
 def _translated(folder: Path, said: Said) -> Any:
     """Marian's: the source's pieces by the numbers of vocab.json, which has the target's too."""
     path, vocabulary = folder / "source.spm", read_json(folder / "vocab.json")
@@ -151,16 +171,22 @@ def _translated(folder: Path, said: Said) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file."""
+    """The object in a JSON file; empty if there is no such file.
+
+    Raises ClearheadError if the file is broken, or holds anything else.
+    """
     if not path.exists():
         return {}
     try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        read: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ClearheadError(f"The file '{path}' cannot be read as JSON ({error}); get it again.") from error
+    if not isinstance(read, dict):
+        raise ClearheadError(f"The file '{path}' holds {json.dumps(read)[:40]}; expected an object. Get it again.")
     return read
 
 
+UNSAID = "one that neither tokenizer_config.json nor config.json names"
 PARTS = (
     ("vocab.json", "merges.txt"),
     ("vocab.txt",),
@@ -180,7 +206,7 @@ KINDS = {
     "WhisperTokenizer": Kind(partial(_byte_pairs, cut="gpt-2"), END, WHISPER, ("eos_token",)),
     "Qwen2Tokenizer": Kind(partial(_byte_pairs, cut="qwen2"), QWEN),
     "BertTokenizer": Kind(_word_pieces, BERT, ("cls_token",), ("sep_token",)),
-    "LlamaTokenizer": Kind(_pieces, LLAMA, ("bos_token",)),
+    "LlamaTokenizer": Kind(_llama, LLAMA, ("bos_token",)),
     "GemmaTokenizer": Kind(_pieces, GEMMA, ("bos_token",)),
     "MarianTokenizer": Kind(_translated, T5, (), ("eos_token",)),
     "T5Tokenizer": Kind(_pieces, T5, (), ("eos_token",), extra=100),

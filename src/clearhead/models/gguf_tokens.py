@@ -9,6 +9,9 @@ from clearhead.errors import ClearheadError
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6
 """Types of tokens: two that stand whole in a text, special ones and others that a model's makers added; a byte."""
 
+ONCE = "once"
+"""Of SentencePiece's space: before a text that has none, but not again after each special token within."""
+
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -76,17 +79,18 @@ def _tokens(said: Mapping[str, Any]) -> list[str]:
     return tokens
 
 
-def byte_level(vocabulary: dict[str, int], merges: Sequence[str], cut: str) -> Any:
+def byte_level(vocabulary: dict[str, int], merges: Sequence[str], cut: str, *, space: bool = False) -> Any:
     """Byte-pair encoding of bytes (GPT-2), each byte written as one visible character.
 
-    A merge is two pieces with a space between them; `cut` names the way in which a text is cut before.
+    A merge is two pieces with a space between them; `cut` names the way in which a text is cut before, and `space` puts
+    one before what was cut, unless it has one.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     # A word of Llama 3's that is a token stays whole, whatever the merges.
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     backend: Any = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=cut == "llama-bpe"))
-    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut not in SPLITS)]
+    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=cut not in SPLITS)]
     if cut in SPLITS:
         steps.insert(0, pre_tokenizers.Split(Regex(SPLITS[cut]), "isolated"))
     if cut == "smollm":
@@ -100,7 +104,7 @@ def byte_level(vocabulary: dict[str, int], merges: Sequence[str], cut: str) -> A
 
 def _sentencepiece(said: Mapping[str, Any], kind: str) -> Any:
     """SentencePiece's ▁ for a space, and its characters, joined by merges (Llama 2) or the likeliest way (T5)."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokens, unknown = _tokens(said), said.get("tokenizer.ggml.unknown_token_id", 0)
     model: Any
@@ -115,9 +119,12 @@ def _sentencepiece(said: Mapping[str, Any], kind: str) -> Any:
     backend: Any = Tokenizer(model)
     steps: list[Any] = [normalizers.Replace(" ", "▁")]
     text: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    if said.get("tokenizer.ggml.add_space_prefix", True):
-        steps.insert(0, normalizers.Prepend("▁"))
+    if space := said.get("tokenizer.ggml.add_space_prefix", True):
         text.append(decoders.Strip(" ", 1, 0))
+        if space == ONCE:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", split=False)
+        else:
+            steps.insert(0, normalizers.Prepend("▁"))
     if said.get("tokenizer.ggml.remove_extra_whitespaces", kind == "t5"):
         steps = [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" +"), " "), *steps]
     if charsmap := bytes(said.get("tokenizer.ggml.precompiled_charsmap", b"")):

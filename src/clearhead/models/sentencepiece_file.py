@@ -14,7 +14,7 @@ KINDS = {1: "t5", 2: "llama"}
 def read_sentencepiece(path: Path) -> dict[str, Any]:
     """What a SentencePiece file says, as a GGUF file's metadata would.
 
-    Raises ClearheadError if the file is no SentencePiece file, or its pieces are neither unigram nor BPE.
+    Raises ClearheadError if the file is no SentencePiece file, or its pieces are neither unigram nor BPE, or end words.
     """
     try:
         model = list(_fields(path.read_bytes()))
@@ -33,6 +33,11 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
     if kind not in KINDS:
         raise ClearheadError(
             f"The tokenizer '{path}' is of SentencePiece's type {kind}; expected 1 (unigram) or 2 (BPE)."
+        )
+    if training.get(24):
+        raise ClearheadError(
+            f"The tokenizer '{path}' marks a word's end rather than its beginning (treat_whitespace_as_suffix), which "
+            "Clearhead does not read. Get the model as a folder with tokenizer.json."
         )
     return {
         "tokenizer.ggml.model": KINDS[kind],

@@ -1,6 +1,5 @@
 """Tokens: a checkpoint's tokenizer, text to numbers and back, piece by piece if it is streamed."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,11 +47,13 @@ class Tokenizer:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a talk, up to where the model is to answer; each message has a "role" and "content".
 
-        Raises ClearheadError if the model was not taught to talk, or its template refuses these messages.
+        Raises ClearheadError if the model was not taught to talk, or its template refuses them or fails.
         """
         if self.template is None:
             raise ClearheadError("chat: this model has no chat template: it goes on with texts, it doesn't answer.")
-        return self.encode(_written(self.template, messages, self.special), special=False)
+        from clearhead.models.chat_template import written  # with Jinja, which only a talk needs
+
+        return self.encode(written(self.template, messages, self.special), special=False)
 
     # What a watch asks of a tokenizer, by the names that Transformers' have.
 
@@ -170,16 +171,25 @@ def _of_folder(folder: Path) -> Tokenizer:
         backend, special = backend_of_folder(folder, kind, read_json(folder / "special_tokens_map.json") | said)
     backend.no_truncation()
     backend.no_padding()
-    ends: Any = next(
-        (
-            config["eos_token_id"]
-            for config in (read_json(folder / "generation_config.json"), read_json(folder / "config.json"))
-            if config.get("eos_token_id") is not None
-        ),
-        backend.token_to_id(special.get("eos_token", "")),
-    )
-    ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+    ends = _ends(folder)
+    if ends is None:
+        end = backend.token_to_id(special.get("eos_token", ""))
+        ends = () if end is None else (end,)
     return Tokenizer(backend, ends, _template(folder, said), special)
+
+
+def _ends(folder: Path) -> tuple[int, ...] | None:
+    """The tokens that end a text, if a config says so."""
+    for file in ("generation_config.json", "config.json"):
+        said = read_json(folder / file).get("eos_token_id")
+        ends = said if isinstance(said, list) else [said]
+        if said is not None and not all(type(end) is int for end in ends):
+            raise ClearheadError(
+                f"The eos_token_id in '{folder / file}' is {said!r}; expected a number, or a list of numbers."
+            )
+        if said is not None:
+            return tuple(ends)
+    return None
 
 
 def _template(folder: Path, said: Mapping[str, Any]) -> str | None:
@@ -188,23 +198,11 @@ def _template(folder: Path, said: Mapping[str, Any]) -> str | None:
     if file.exists():
         return file.read_text(encoding="utf-8")
     template = said.get("chat_template")
-    if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    if isinstance(template, list) and all(isinstance(entry, dict) and "name" in entry for entry in template):
+        template = {str(entry["name"]): entry.get("template") for entry in template}.get("default")
+    if not isinstance(template, str | None):
+        raise ClearheadError(
+            f"The chat_template in '{folder / 'tokenizer_config.json'}' is {type(template).__name__}; expected a text, "
+            "or a list of objects with a name and a template. Get it again."
+        )
     return template
-
-
-def _written(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]) -> str:
-    """A talk as a text. Templates come from strangers: they run in a sandbox."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(why: str) -> None:
-        raise TemplateError(why)
-
-    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    jinja.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    jinja.globals["raise_exception"] = refuse
-    try:
-        return jinja.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
-    except TemplateError as error:
-        raise ClearheadError(f"chat: the model's template refuses these messages: {error}.") from error

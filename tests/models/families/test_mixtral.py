@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from transformers import MixtralConfig
 
+from clearhead.attend import causal, window
+from clearhead.models.families.mixtral import config
+from clearhead.models.weights import open_weights
 from tests.models.families.parity import Decoder, Pair, assert_matters
+from tests.models.weights.test_gguf_model import write_model
 
 SMALL = {
     "vocab_size": 61,
@@ -30,6 +34,15 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 class TestMixtral(Decoder):
     """Each of its variants."""
+
+
+def test_a_config_that_says_no_window_has_none(tmp_path: Path) -> None:
+    said = CONFIGS["two experts"].to_dict()
+    del said["sliding_window"]
+    assert repr(config(said).pattern) == repr(causal())
+    assert repr(config({**said, "sliding_window": 4}).pattern) == repr(window(4))
+    _, file = write_model(tmp_path, "mixtral")
+    assert repr(config(open_weights(file).config).pattern) == repr(causal())
 
 
 def test_the_number_of_experts_matters(tmp_path: Path) -> None:

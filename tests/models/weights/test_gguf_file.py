@@ -2,6 +2,7 @@
 
 import random
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +256,42 @@ def test_a_file_broken_anywhere_in_its_header_is_read_or_is_a_sentence(tmp_path:
         except ClearheadError:
             raised += 1
     assert raised > 100
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"general.alignment": "32"}, "says general.alignment = '32'; expected int"),
+        ({"split.count": "2"}, "says split.count = '2'; expected int"),
+        ({"tokenizer.chat_template": 3}, "says tokenizer.chat_template = '3'; expected str"),
+    ],
+)
+def test_metadata_of_another_type_is_named(said: dict[str, object], why: str, tmp_path: Path) -> None:
+    with pytest.raises(ClearheadError, match=why):
+        read_gguf(write(tmp_path / "a.gguf", {}, said))
+
+
+def header(tmp_path: Path, key: str, kind: int, value: bytes) -> Path:
+    """A file that says one thing."""
+    file = tmp_path / "a.gguf"
+    begin = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(key)) + key.encode() + struct.pack("<I", kind)
+    file.write_bytes(begin + value + bytes(64))
+    return file
+
+
+def test_an_architecture_that_is_a_list_is_named(tmp_path: Path) -> None:
+    file = header(tmp_path, "general.architecture", 9, struct.pack("<IQI", 4, 1, 7))
+    with pytest.raises(ClearheadError, match=r"says general\.architecture = '\[7\]'; expected str"):
+        read_gguf(file)
+
+
+def test_lists_within_lists_without_end_are_a_sentence(tmp_path: Path) -> None:
+    file = header(tmp_path, "a", 9, struct.pack("<IQ", 9, 1) * 3000)
+    with pytest.raises(ClearheadError, match="cannot be read as GGUF: its header is broken"):
+        read_gguf(file)
+
+
+def test_a_tensor_of_no_numbers_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.gguf", {"w": np.ones((0, 4), np.float32)}, {})
+    with pytest.raises(ClearheadError, match=r"The tensor w of '.*' is of shape \(0, 4\): it holds no numbers"):
+        read_gguf(file)

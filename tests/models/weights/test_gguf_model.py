@@ -322,3 +322,21 @@ def test_a_tensor_that_is_not_known_keeps_its_name(tmp_path: Path) -> None:
 def test_a_file_without_an_embedding_holds_no_whole_model(tmp_path: Path) -> None:
     with pytest.raises(ClearheadError, match=r"has no tensor token_embd\.weight; it holds no whole model"):
         open_weights(write(tmp_path / "a.gguf", {}, {}))
+
+
+def test_what_gemma_2_lacks_is_named(tmp_path: Path) -> None:
+    model = tiny("gemma2")
+    said = {key: value for key, value in metadata(model, "gemma2").items() if not key.endswith(".block_count")}
+    file = write(tmp_path / "tiny.gguf", converted(model, "gemma2"), said)
+    with pytest.raises(ClearheadError, match=r"does not say num_hidden_layers of its model; get it again"):
+        open_weights(file)
+
+
+def test_rope_that_is_stretched_turns_from_ten_thousand_where_the_file_does_not_say(tmp_path: Path) -> None:
+    turns = 8192 / (2 * np.pi) * 10_000.0 ** -(np.arange(0, 16, 2) / 16)
+    smooth = np.clip((turns - 1) / 3, 0, 1)
+    factors = (1 / ((1 - smooth) / 8 + smooth)).astype(np.float32)
+    tensors = {"token_embd.weight": np.ones((4, 4), np.float32), "rope_freqs.weight": factors}
+    assert open_weights(write(tmp_path / "a.gguf", tensors, {})).config["rope_scaling"]["factor"] == 8
+    with pytest.raises(ClearheadError, match="does not follow Llama 3's formula"):
+        open_weights(write(tmp_path / "a.gguf", tensors, {"llama.rope.freq_base": 500.0}))

@@ -183,3 +183,25 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ClearheadError, match=r"The file '.*config\.json' holds list; expected an object"):
         open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("placed", "why"),
+    [
+        ({"embed.weight": "a.pt"}, r"names a\.pt; expected files that end in \.safetensors or \.bin"),
+        (["a.bin"], "has no weight_map that names files"),
+        ({"embed.weight": 3}, "has no weight_map that names files"),
+    ],
+)
+def test_an_index_of_what_is_not_read_is_named(placed: Any, why: str, folder: Path) -> None:
+    (folder / "a.pt").touch()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    with pytest.raises(ClearheadError, match=why):
+        open_weights(folder)
+
+
+def test_a_quantisation_that_is_a_text_is_named(folder: Path) -> None:
+    FORMS["safetensors"](folder)
+    (folder / "config.json").write_text('{"quantization_config": "gptq"}')
+    with pytest.raises(ClearheadError, match=r"says quantization_config = 'gptq'; expected an object"):
+        open_weights(folder)

@@ -25,7 +25,8 @@ def config(theirs: Theirs) -> Config:
         top_k=theirs["num_experts_per_tok"],
         activation=activation(theirs["hidden_act"]),
     )
-    return replace(mistral.config({"rope_theta": 1_000_000.0, **theirs}), feed_forward=experts)
+    unsaid = {"rope_theta": 1_000_000.0, "sliding_window": None}
+    return replace(mistral.config({**unsaid, **theirs}), feed_forward=experts)
 
 
 THEIRS, OURS = "model.layers.{n}.block_sparse_moe.", "stack.blocks.{n}.feed_forward."

@@ -25,6 +25,17 @@ QUANTISED = (
 )
 """Those that the package gguf knows how to make numbers of."""
 
+TYPES: dict[str, type] = {
+    "general.architecture": str,
+    "general.alignment": int,
+    "split.no": int,
+    "split.count": int,
+    "split.tensors.count": int,
+    "tokenizer.ggml.tokens": list,
+    "tokenizer.chat_template": str,
+}
+"""Of the metadata, what Clearhead itself asks for, and not only a model's family."""
+
 
 @dataclass(frozen=True)
 class Gguf:
@@ -45,7 +56,7 @@ def read_gguf(path: Path) -> Gguf:
     header = _Header(data)
     try:
         return _read(path, header)
-    except (struct.error, UnicodeDecodeError, LookupError, ArithmeticError, MemoryError) as error:
+    except (struct.error, UnicodeDecodeError, LookupError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ClearheadError(
             f"The file '{path}' cannot be read as GGUF: its header is broken at byte {header.at}, or the file is not "
             "whole; get it again."
@@ -99,6 +110,10 @@ def _read(path: Path, header: _Header) -> Gguf:
     for _ in range(pairs):
         key = header.text()
         metadata[key] = header.value(header.number("I"))
+    for key, expected in TYPES.items():
+        if key in metadata and type(metadata[key]) is not expected:
+            got = str(metadata[key])[:40]
+            raise ClearheadError(f"The file '{path}' says {key} = {got!r}; expected {expected.__name__}. Get it again.")
     places = []
     for _ in range(tensors):
         name, dims = header.text(), header.number("I")
@@ -119,6 +134,8 @@ def _stored(path: Path, data: Any, name: str, shape: tuple[int, ...], kind: int,
             f"The tensor {name} of '{path}' is of type {kind_name}; expected {', '.join((*PLAIN, *QUANTISED))}. "
             "Get the model in another quantisation."
         )
+    if not math.prod(shape):
+        raise ClearheadError(f"The tensor {name} of '{path}' is of shape {shape}: it holds no numbers; get it again.")
     if shape[-1] % gguf.GGML_QUANT_SIZES[known[kind]][0]:
         raise struct.error("a row is no whole number of blocks")
     end = at + _nbytes(shape, known[kind])

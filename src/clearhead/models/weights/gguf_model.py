@@ -88,6 +88,9 @@ def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> di
         raise ClearheadError(f"The file '{path}' has no tensor token_embd.weight; it holds no whole model.") from error
     # 1/√ of this scales Gemma 2's scores; the one of 46 layers has another, as llama.cpp knows.
     if kind == "gemma2":
+        lacking = [theirs for theirs in GEMMA2_NEEDS if theirs not in config]
+        if lacking:
+            raise ClearheadError(f"The file '{path}' does not say {', '.join(lacking)} of its model; get it again.")
         large = config["num_hidden_layers"] == 46
         width = config["hidden_size"] // config["num_attention_heads"]
         config["query_pre_attn_scalar"] = width if large else config["head_dim"]
@@ -105,8 +108,8 @@ def _scaling(path: Path, kind: str, gguf: Gguf) -> dict[str, Any] | None:
     begin = f"{kind}.rope.scaling."
     said = {key.removeprefix(begin): value for key, value in gguf.metadata.items() if key.startswith(begin)}
     if "rope_freqs.weight" in gguf.tensors:
-        base, D = gguf.metadata[f"{kind}.rope.freq_base"], gguf.metadata[f"{kind}.rope.dimension_count"]
-        return _llama3(path, gguf.tensors["rope_freqs.weight"].read(), base, D)
+        base = gguf.metadata.get(f"{kind}.rope.freq_base", 10_000.0)  # as llama.cpp has it
+        return _llama3(path, gguf.tensors["rope_freqs.weight"].read(), base)
     if said.get("type", "none") == "none":
         return None
     unknown = [name for name in said if name not in SCALING and (name not in ONE or said[name] != 1)]
@@ -120,9 +123,10 @@ def _scaling(path: Path, kind: str, gguf: Gguf) -> dict[str, Any] | None:
     return scaling | ({"truncate": False} if kind == "gpt-oss" else {})
 
 
-def _llama3(path: Path, factors: Tensor, base: float, D: int) -> dict[str, Any]:
+def _llama3(path: Path, factors: Tensor, base: float) -> dict[str, Any]:
     """The numbers that give these factors by Llama 3's formula; all of its models share all but the first."""
     factor, low, high, trained = factors.max().item(), 1.0, 4.0, 8192
+    D = 2 * factors.numel()
     turns = trained / (2 * math.pi) * base ** -(torch.arange(0, D, 2) / D)  # within the length trained on
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     if not torch.allclose(factors, 1 / ((1 - smooth) / factor + smooth), rtol=1e-4):
@@ -221,6 +225,7 @@ GEMMA2_NUMBERS = NUMBERS | {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
+GEMMA2_NEEDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "head_dim")
 MIXTRAL_NUMBERS = NUMBERS | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
 GPT_OSS_NUMBERS = MIXTRAL_NUMBERS | {
     "expert_feed_forward_length": "intermediate_size",

@@ -47,10 +47,14 @@ def open_weights(path: str | Path) -> Weights:
     return Weights(_plain(path, stored, config.pop("quantization_config", None)), config)
 
 
-def _plain(path: Path, stored: dict[str, Stored], quantisation: dict[str, Any] | None) -> dict[str, Stored]:
+def _plain(path: Path, stored: dict[str, Stored], quantisation: Any) -> dict[str, Stored]:
     """The tensors as weights, whatever they are packed as."""
     if not quantisation:
         return stored
+    if not isinstance(quantisation, dict):
+        raise ClearheadError(
+            f"config.json in '{path}' says quantization_config = {quantisation!r}; expected an object. Get it again."
+        )
     method = quantisation.get("quant_method") or ", ".join(quantisation)
     if method != "mxfp4":
         raise ClearheadError(
@@ -62,10 +66,15 @@ def _plain(path: Path, stored: dict[str, Stored], quantisation: dict[str, Any] |
 
 def _sharded(index: Path) -> dict[str, Stored]:
     """The tensors of all the files that an index names."""
-    placed: dict[str, str] = _json(index).get("weight_map") or {}
-    files = sorted(set(placed.values()))
-    if not files or any(Path(file).name != file for file in files):
+    placed: Any = _json(index).get("weight_map")
+    named = list(placed.values()) if isinstance(placed, dict) else []
+    if not named or not all(isinstance(file, str) and Path(file).name == file for file in named):
         raise ClearheadError(f"The index '{index}' has no weight_map that names files beside it; get it again.")
+    files = sorted(set(named))
+    if unknown := [file for file in files if Path(file).suffix not in READERS]:
+        raise ClearheadError(
+            f"The index '{index}' names {', '.join(unknown)}; expected files that end in {' or '.join(READERS)}."
+        )
     lacking = [file for file in files if not (index.parent / file).exists()]
     if lacking:
         raise ClearheadError(
