@@ -11,7 +11,7 @@ from torch import Tensor
 import clearhead as ch
 from clearhead import nn
 from clearhead.errors import ClearheadError
-from clearhead.models import Config, Transformer
+from clearhead.models import Config, Transformer, generate
 
 T, V, E = 10, 40, 24
 
@@ -207,3 +207,11 @@ def test_checkpointing_drops_the_same_on_the_way_back(position: nn.Position) -> 
         gradients.append([p.grad for p in model.parameters()])
     for once, twice in zip(*gradients, strict=True):
         torch.testing.assert_close(once, twice)
+
+
+def test_a_prompt_read_in_pieces_gives_the_last_logits_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids, lengths = made(), tokens(3), torch.tensor([10, 3, 8])
+    monkeypatch.setattr(generate, "PIECE", 4)
+    whole = model(ids, lengths=lengths)[torch.arange(3), lengths - 1]
+    torch.testing.assert_close(generate.prefill(model, ids, model.caches(), lengths=lengths), whole)
+    torch.testing.assert_close(generate.prefill(model, ids, model.caches()), model(ids)[:, -1])

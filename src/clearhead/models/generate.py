@@ -20,7 +20,7 @@ from clearhead.nn.caches.cache import Cache
 from clearhead.nn.caches.growing import Growing
 
 Prompt = str | Sequence[int] | Tensor
-PIECE = 512
+PIECE = 2048
 """Tokens of a prompt that are read at a time."""
 Reason = Literal["end", "stop", "length", "context", "stopped"]
 
@@ -110,9 +110,9 @@ def prefill(
     lengths: Int[Tensor, " B"] | None = None,
     memory: Memory | None = None,
 ) -> Float[Tensor, "B V"]:
-    """The logits of each sequence's last real token, after reading them all, 512 at a time.
+    """The logits of each sequence's last real token, after reading them all, 2,048 at a time.
 
-    So no more is held between the layers than 512 tokens need; the numbers are the same to rounding. Where positions
+    So no more is held between the layers than 2,048 tokens need; the numbers are the same to rounding. Where positions
     hang on the text's length (`DynamicNTK`, `LongRoPE`), all are read at once.
     """
     position = getattr(getattr(model, "stack", None), "position", None)
