@@ -197,7 +197,7 @@ def _check(
         )
 
 
-def shape_of(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+def shape_of(weights: Mapping[str, Any], name: str) -> tuple[int, ...]:
     """The shape of one weight, without reading it where the checkpoint can say so."""
     shape: Callable[[str], tuple[int, ...]] | None = getattr(weights, "shape", None)
     return tuple(weights[name].shape) if shape is None else shape(name)
