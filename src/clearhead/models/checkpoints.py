@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import ClearheadError
+from clearhead.text import check_text
 
 Report = Callable[[str], None]
 
@@ -42,13 +43,16 @@ class Opened:
 
         An encoder–decoder's encoder reads the text, and its decoder the pair's second, or else the same text.
 
-        Raises ClearheadError if the model takes no text, or if the text is empty or longer than the context.
+        Raises ClearheadError if the model takes no text, or if the text is empty, longer than the context, or holds
+        half a character (`check_text`).
         """
         if self.model.main_input_name != "input_ids":
             raise ClearheadError(
                 f"The model '{self.name}' takes {self.model.main_input_name}, not text; "
                 "watch it from Python with clearhead.watch."
             )
+        for given in (text, pair) if pair is not None else (text,):
+            check_text(given)
         split = self.model.config.is_encoder_decoder
         with _quiet():  # of texts that are too long, which is said better here
             inputs = self.tokenizer(text, None if split else pair, return_tensors="pt")

@@ -18,6 +18,7 @@ from clearhead.models.stack import Memory
 from clearhead.models.streaming import Writing
 from clearhead.nn.caches.cache import Cache
 from clearhead.nn.caches.growing import Growing
+from clearhead.text import check_text
 
 Prompt = str | Sequence[int] | Tensor
 PIECE = 2048
@@ -199,7 +200,7 @@ class Generation:
             raise ClearheadError(
                 "generate: this model's tokens see those after them, as BERT's do, so it writes none; take a decoder."
             )
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        stop = [check_text(text, "stop") for text in ([stop] if isinstance(stop, str) else stop)]
         if "" in stop:
             raise ClearheadError("stop: got an empty text, which every text holds; leave it out.")
         if stop and model.tokenizer is None:

@@ -9,6 +9,7 @@ from clearhead.errors import ClearheadError
 from clearhead.models.folder_tokens import backend_of_folder, has_parts, read_json, roles_of
 from clearhead.models.gguf_tokens import backend_of, tokenizers_package
 from clearhead.models.weights.gguf_file import read_gguf
+from clearhead.text import check_text
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Tokenizer:
     """The special tokens that a template may name: `bos_token`, `eos_token`, ..."""
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """The text's tokens, between those that the model wants at both ends, unless `special` is False."""
-        return list(self.backend.encode(text, add_special_tokens=special).ids)
+        """The text's tokens, between those that the model wants at both ends, unless `special` is False.
+
+        Raises ClearheadError if the text is no string, or holds half a character (`check_text`).
+        """
+        return list(self.backend.encode(check_text(text), add_special_tokens=special).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens' text, without the special ones."""
