@@ -1,7 +1,9 @@
 """Every cache: whatever the pieces that a text comes in, attention is what it is without a cache."""
 
+import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -263,9 +265,120 @@ def test_a_mistake_is_named(made: Callable[[torch.dtype], Cache]) -> None:
         cache.write(k[:, :1, :4], v[:, :1, :4])
     with pytest.raises(ClearheadError, match=r"new: got 0 to 5, expected 0 to T = 4"):
         cache.attend(k[:, :, :4], k[:, :, :4], v[:, :, :4], torch.tensor([0, 4, 5]), pattern=ch.causal())
-    with pytest.raises(ClearheadError, match=r"new: got torch.int64 of shape \(2,\), expected .* \(B,\) = \(3,\)"):
+    with pytest.raises(ClearheadError, match=r"new: got 2 numbers, expected one for each sequence, \(B,\) = \(3,\)"):
         counted(torch.tensor([0, 4]), 3, 4)
     with pytest.raises(ClearheadError, match=r"crop: got lengths \[1, 2\], expected one for each of the 3"):
         cache.crop(torch.tensor([1, 2]))
     assert cache.counts == [4] * B
     assert all(math.isfinite(x.sum()) for x in cache.read())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"v": slice(5)}, r"got k \(3, 2, 6, 16\) and v \(3, 2, 5, 24\), expected .* the same B, K and T"),
+        ({"k": slice(5)}, r"got k \(3, 2, 5, 16\) and v \(3, 2, 6, 24\)"),
+        ({"k": (0, 0)}, r"got k \(6, 16\) and v"),
+        ({"new": torch.tensor([7, 1, 1])}, r"new: got 1 to 7, expected 0 to T = 6"),
+        ({"new": torch.tensor([-1, 1, 1])}, r"new: got -1 to 1, expected 0 to T = 6"),
+        ({"new": torch.tensor([1, 1])}, r"new: got 2 numbers, expected one for each sequence"),
+        ({"new": torch.tensor([[1, 1, 1]])}, r"new: got torch.int64 of shape \(1, 3\), expected whole numbers"),
+        ({"new": torch.tensor([1.0, 1.0, 1.0])}, r"new: got torch.float32 of shape \(3,\), expected whole numbers"),
+        ({"new": torch.tensor([True, True, True])}, r"new: got torch.bool of shape \(3,\), expected whole numbers"),
+        ({"new": [1, 1, 1]}, r"new: got list, expected a tensor of whole numbers"),
+    ],
+    ids=lambda case: "-".join(case) if isinstance(case, dict) else "",
+)
+def test_a_write_that_does_not_fit_is_said_and_writes_nothing(
+    made: Callable[[torch.dtype], Cache], change: dict[str, Any], said: str, filled: bool
+) -> None:
+    q, k, v = tensors()
+    cache = made(torch.float32)
+    if filled:
+        cache.write(k[:, :, :9], v[:, :, :9], torch.tensor([9, 3, 0]))
+    before, counts = cache.nbytes, list(cache.counts)
+    given = {"k": k[:, :, 9:15], "v": v[:, :, 9:15], "new": None}
+    for name, to in change.items():
+        given[name] = given[name][:, :, to] if isinstance(to, slice) else given[name][to] if name == "k" else to
+    for call in (cache.write, lambda *given: cache.attend(q[:, :, 9:15], *given, pattern=ch.causal())):
+        with pytest.raises(ClearheadError, match=said):
+            call(*given.values())
+        assert (cache.counts, cache.nbytes) == (counts, before)
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "sinks for other heads": {"sinks": torch.zeros(H + 1)},
+    "an unknown backend": {"backend": "none"},
+    "a bias for other tokens": {"bias": torch.zeros(1, 1, 2, 77)},
+    "queries of another width": {"q": torch.zeros(B, H, 6, D + 1)},
+    "queries of other heads": {"q": torch.zeros(B, 5, 6, D)},
+    "queries of fewer tokens": {"q": torch.zeros(B, H, 5, D)},
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("new", [None, [6, 2, 0]], ids=["even", "uneven"])
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_an_attend_that_is_refused_counts_no_token(
+    made: Callable[[torch.dtype], Cache], refused: dict[str, Any], filled: bool, new: list[int] | None
+) -> None:
+    q, k, v = tensors()
+    cache, untouched = made(torch.float32), made(torch.float32)
+    if filled:
+        for one in (cache, untouched):
+            one.attend(q[:, :, :9], k[:, :, :9], v[:, :, :9], torch.tensor([9, 3, 0]), pattern=ch.causal())
+    fresh = None if new is None else torch.tensor(new)
+    for T in (6, 1):
+        if T == 1 and "q" in refused:
+            continue
+        given = [x[:, :, 9 : 9 + T] for x in (q, k, v)]
+        options = dict(refused)
+        given[0] = options.pop("q", given[0])
+        with torch.no_grad(), pytest.raises(ClearheadError):
+            cache.attend(*given, None if fresh is None else fresh.clamp(max=T), pattern=ch.causal(), **options)
+        assert cache.counts == untouched.counts
+    given = [x[:, :, 9:15] for x in (q, k, v)]
+    out, expected = (one.attend(*given, fresh, pattern=ch.causal()) for one in (cache, untouched))
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
+    if isinstance(cache, Paged):
+        assert cache.pool.free == untouched.pool.free
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "static"])  # which is made for its widths
+def test_after_a_first_attend_that_is_refused_other_tensors_may_come(kind: str) -> None:
+    q, k, v = tensors()
+    cache = ALL[kind](torch.float32)
+    with pytest.raises(ClearheadError):
+        cache.attend(q[:2], k[:2, :1, :, :8], v[:2, :1, :, :8], pattern=ch.causal())
+    out = cache.attend(q, k, v, pattern=ch.causal())
+    torch.testing.assert_close(out.double(), without(q, k, v, ch.causal()), atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_a_copy_goes_its_own_way(
+    made: Callable[[torch.dtype], Cache], how: Callable[[Cache], Cache], filled: bool
+) -> None:
+    """And what is left of the one harms the other in nothing: a paged copy shares blocks, and counts that it does."""
+    _, k, v = tensors()
+    cache, new = made(torch.float32), torch.tensor([9, 3, 7])
+    if filled:
+        cache.write(k[:, :, :9], v[:, :, :9], new)
+    start = list(cache.counts)
+    other = how(cache)
+    assert type(other) is type(cache) and other.counts == start
+    other.write(k[:, :, 10:13], v[:, :, 10:13])
+    cache.write(k[:, :, 20:21], v[:, :, 20:21])
+    del other
+    third = how(cache)
+    third.take(torch.tensor([2]))
+    third.write(k[:1, :, :5], v[:1, :, :5])
+    near = 0.1 if isinstance(cache, Quantised) else 0
+    for kept, x in zip(cache.read(), (k, v), strict=True):
+        for b, n in enumerate(start or [0] * B):
+            torch.testing.assert_close(kept[b, :, :n], x[b, :, :n], atol=near, rtol=0)
+            torch.testing.assert_close(kept[b, :, n], x[b, :, 20], atol=near, rtol=0)

@@ -1,5 +1,6 @@
 """Cache: the keys and values of the tokens that an attention has seen, so that the next ones need only their own."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from clearhead.attend import Pattern, Runs, attention, causal, decode, dense, window
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.rows import Slots
+from clearhead.nn.caches.rows import Rows, Slots
 
 FEW = 4
 """Up to so many new tokens, `decode` is faster than `attention`."""
@@ -23,8 +24,10 @@ class Cache(ABC):
     A batch whose texts are unlike long is padded on the right; `new` says how many tokens of each sequence are real.
     The padding is never attended to, and the next tokens are written over it.
 
+    A call that raises leaves the cache as it was. `copy.copy` gives a cache that goes on independently.
+
     Raises ClearheadError, in every kind of cache, for a batch of other sequences than those it began with, for keys of
-    other heads or another width, and for `new` or `lengths` that do not fit.
+    other heads or another width, for keys and values of unlike length, and for `new` or `lengths` that do not fit.
 
     >>> import clearhead as ch, torch
     >>> cache = ch.nn.Growing()
@@ -76,6 +79,16 @@ class Cache(ABC):
     def nbytes(self) -> int:
         """The memory that it holds, in bytes."""
 
+    @abstractmethod
+    def _clear(self) -> None:
+        """Be as before the first write."""
+
+    @torch.inference_mode(False)  # what was made in it could not be written to outside of it
+    def __copy__(self) -> "Cache":
+        other = object.__new__(type(self))
+        vars(other).update({name: _copied(value) for name, value in vars(self).items()})
+        return other
+
     @property
     def kept(self) -> list[int]:
         """How many keys of each sequence `read` gives."""
@@ -96,7 +109,26 @@ class Cache(ABC):
         Each sequence's queries are the last new[b] of its kept keys; rows beyond them come out 0. `options` are
         bias, scale, softcap, sinks and backend, as of `attention`. On the CPU, where no gradient is recorded and the
         pattern is `causal()` or `window(w)`, a few new tokens are decoded where the keys lie.
+
+        Raises ClearheadError, and keeps none of the new tokens, where one of the arguments does not fit.
         """
+        before = list(self.counts)
+        try:
+            return self._written_and_attended(q, k, v, new, pattern, options)
+        except BaseException:  # Ctrl-C too: half a step must not be counted
+            self._back_to(before)
+            raise
+
+    def _written_and_attended(
+        self,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B K T D"],
+        v: Float[Tensor, "B K T Dv"],
+        new: Int[Tensor, " B"] | None,
+        pattern: Pattern,
+        options: dict[str, Any],
+    ) -> Float[Tensor, "B H T Dv"]:
+        check_alike(k, v, q)
         T = q.shape[2]
         fresh = counted(new, q.shape[0], T)
         whole, first = not fresh or min(fresh) == T, not any(self.counts)
@@ -115,6 +147,13 @@ class Cache(ABC):
             out = self._one_by_one(q, fresh, pattern, options)
         return out
 
+    def _back_to(self, counts: list[int]) -> None:
+        """Forget what a call that failed has written since these counts."""
+        if counts:
+            self.crop(torch.tensor(counts))
+        else:
+            self._clear()
+
     def decode(self, q: Float[Tensor, "B H T D"], window: int | None, **options: Any) -> Float[Tensor, "B H T Dv"]:
         """Causal attention of each sequence's last T tokens, or within a window, over the keys where they lie."""
         lengths = None if is_even(self.kept) else torch.tensor(self.kept)
@@ -131,8 +170,11 @@ class Cache(ABC):
             rows.append(F.pad(attention(*one, pattern=pattern, **options), (0, 0, 0, q.shape[2] - n)))
         return torch.cat(rows)
 
-    def _next(self, k: Float[Tensor, "B K T D"], new: Int[Tensor, " B"] | None) -> tuple[Slots, list[int]]:
+    def _next(
+        self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None
+    ) -> tuple[Slots, list[int]]:
         """Where the new tokens go, and the counts with them."""
+        check_alike(k, v)
         B, _, T, _ = k.shape
         counts, fresh = self._counts or [0] * B, counted(new, B, T)
         if len(counts) != B:
@@ -148,15 +190,27 @@ def positions(cache: Cache | None, T: int, device: torch.device) -> Int[Tensor, 
     return torch.arange(T, device=device)[None] if cache is None else cache.positions(T).to(device)
 
 
+def check_alike(k: Tensor, v: Tensor, q: Tensor | None = None) -> None:
+    """Refuses keys and values, and queries, that are not of the same sequences, heads and tokens."""
+    if k.dim() != 4 or v.dim() != 4 or k.shape[:3] != v.shape[:3]:
+        raise ClearheadError(
+            f"got k {tuple(k.shape)} and v {tuple(v.shape)}, expected k (B, K, T, D) and v (B, K, T, Dv) with the "
+            "same B, K and T."
+        )
+    if q is not None and (q.dim() != 4 or (q.shape[0], q.shape[2]) != (k.shape[0], k.shape[2])):
+        raise ClearheadError(
+            f"got q {tuple(q.shape)} and k {tuple(k.shape)}, expected q (B, H, T, D) and k (B, K, T, D) with the "
+            "same B and T: a cache is given the queries of the tokens that it is to write."
+        )
+
+
 def counted(new: Int[Tensor, "..."] | None, B: int, T: int) -> list[int]:
     """How many of T tokens are real in each of B sequences."""
     if new is None:
         return [T] * B
-    if new.shape != (B,) or new.is_floating_point():
-        raise ClearheadError(
-            f"new: got {new.dtype} of shape {tuple(new.shape)}, expected one whole number a sequence, (B,) = ({B},)."
-        )
-    fresh: list[int] = new.tolist()
+    fresh = whole_numbers("new", new)
+    if len(fresh) != B:
+        raise ClearheadError(f"new: got {len(fresh)} numbers, expected one for each sequence, (B,) = ({B},).")
     if fresh and not 0 <= min(fresh) <= max(fresh) <= T:
         raise ClearheadError(f"new: got {min(fresh)} to {max(fresh)}, expected 0 to T = {T}, the tokens there are.")
     return fresh
@@ -164,7 +218,7 @@ def counted(new: Int[Tensor, "..."] | None, B: int, T: int) -> list[int]:
 
 def taken(counts: list[int], rows: Int[Tensor, "..."]) -> list[int]:
     """The counts of these sequences."""
-    chosen: list[int] = rows.tolist()
+    chosen = whole_numbers("take", rows)
     if any(not 0 <= b < len(counts) for b in chosen):
         raise ClearheadError(
             f"take: got sequences {chosen}, expected numbers from 0 to {len(counts) - 1}, as the cache holds "
@@ -177,12 +231,25 @@ def taken(counts: list[int], rows: Int[Tensor, "..."]) -> list[int]:
 
 def cropped(counts: list[int], lengths: Int[Tensor, "..."]) -> list[int]:
     """The counts, none beyond `lengths`."""
-    most: list[int] = lengths.tolist()
-    if lengths.shape != (len(counts),) or any(n < 0 for n in most):
+    most = whole_numbers("crop", lengths)
+    if len(most) != len(counts) or any(n < 0 for n in most):
         raise ClearheadError(
             f"crop: got lengths {most}, expected one for each of the {len(counts)} sequences, at least 0."
         )
     return [min(n, m) for n, m in zip(counts, most, strict=True)]
+
+
+def whole_numbers(name: str, given: Int[Tensor, "..."]) -> list[int]:
+    """The numbers of a tensor of one dimension; `name` is that of the argument, for the sentence."""
+    if not isinstance(given, Tensor):
+        raise ClearheadError(f"{name}: got {type(given).__name__}, expected a tensor of whole numbers, as of int64.")
+    if given.dim() != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ClearheadError(
+            f"{name}: got {given.dtype} of shape {tuple(given.shape)}, expected whole numbers of shape (B,), one for "
+            "each sequence."
+        )
+    numbers: list[int] = given.tolist()
+    return numbers
 
 
 def is_even(counts: list[int]) -> bool:
@@ -209,6 +276,15 @@ def without_padding(out: Float[Tensor, "B H T Dv"], fresh: list[int]) -> Float[T
     """The rows of each sequence's first fresh[b] tokens; 0 for the others."""
     padding = torch.arange(out.shape[2]) >= torch.tensor(fresh)[:, None]
     return out.masked_fill(padding.to(out.device)[:, None, :, None], 0)
+
+
+def _copied(value: Any) -> Any:
+    """A part of a cache, with its tensors in memory of their own."""
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    if isinstance(value, Tensor):
+        return value.clone()
+    return copy.copy(value) if isinstance(value, (Rows, Cache)) else value
 
 
 @dataclass(frozen=True, eq=False)

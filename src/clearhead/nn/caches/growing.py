@@ -29,7 +29,7 @@ class Growing(Cache):
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
     ) -> None:
         """Write behind what is there, in place."""
-        slots, counts = self._next(k, new)
+        slots, counts = self._next(k, v, new)
         self._k.put(k, slots)
         self._v.put(v, slots)
         self._counts = counts
@@ -60,6 +60,9 @@ class Growing(Cache):
     def crop(self, lengths: Int[Tensor, " B"]) -> None:
         """Forgets by counting; the room stays."""
         self._counts = cropped(self._counts, lengths)
+
+    def _clear(self) -> None:
+        self._counts, self._k, self._v = [], Rows(), Rows()
 
     @property
     def nbytes(self) -> int:

@@ -30,7 +30,7 @@ class Latent(Growing):
                 f"a latent cache was made for values that are the first {self.width} numbers of their keys, but got "
                 f"k {tuple(k.shape)} and v {tuple(v.shape)}."
             )
-        slots, counts = self._next(k, new)
+        slots, counts = self._next(k, v, new)
         self._k.put(k, slots)
         self._counts = counts
 

@@ -50,8 +50,8 @@ class Paged(Cache):
         """Write to the last block and to new ones; a shared one is copied before."""
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ClearheadError("a paged cache keeps no gradient: call under torch.no_grad(), or take Growing().")
+        slots, counts = self._next(k, v, new)
         B, _, T, _ = k.shape
-        slots, counts = self._next(k, new)
         before = self._counts or [0] * B
         self.pool.shape_for(k, v)
         if not B:
@@ -76,11 +76,17 @@ class Paged(Cache):
         return decode(q, k, v, lengths=self.lengths, blocks=self._blocks(), window=window, **options)  # type: ignore[no-any-return]
 
     def fork(self) -> "Paged":
-        """Another cache that goes on from here, with the same blocks until either writes to one."""
+        """A cache that goes on from here, as `copy.copy` gives it; a block is shared until either writes to it."""
         other = Paged(self.pool)
         other._tables = [[self.pool.share(block) for block in table] for table in self._tables]
         other._counts = list(self._counts)
         return other
+
+    def __copy__(self) -> "Paged":
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Paged":
+        return self.fork()
 
     def take(self, rows: Int[Tensor, " rows"]) -> None:
         """Shares the blocks of these sequences, and frees those of the others."""
@@ -98,6 +104,10 @@ class Paged(Cache):
             self._drop([table[needed:]])
             del table[needed:]
         self._table = None
+
+    def _clear(self) -> None:
+        self._drop(self._tables)
+        self._counts, self._tables, self._table = [], [], None
 
     @property
     def nbytes(self) -> int:

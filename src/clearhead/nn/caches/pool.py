@@ -50,17 +50,21 @@ class Pool:
 
     @torch.inference_mode(False)  # what was made in it could not be written to outside of it
     def shape_for(self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"]) -> None:
-        """Makes the blocks for such keys and values, or sees that these fit."""
-        if self.k is None or self.v is None:
-            blocks = len(self.users)
-            self.k = k.new_empty(blocks, k.shape[1], self.block, k.shape[3])
-            self.v = v.new_empty(blocks, v.shape[1], self.block, v.shape[3])
-        for kept, x in ((self.k, k), (self.v, v)):
-            if (kept.shape[1], kept.shape[3]) != (x.shape[1], x.shape[3]):
-                raise ClearheadError(
-                    f"the pool has K = {kept.shape[1]} heads of width {kept.shape[3]}, but got {tuple(x.shape)}; "
-                    "one pool belongs to one layer."
-                )
+        """Makes the blocks for such keys and values, or checks that these fit; a pool not in use is made again."""
+        unlike = [
+            kept
+            for kept, x in ((self.k, k), (self.v, v))
+            if kept is not None and (kept.shape[1], kept.shape[3]) != (x.shape[1], x.shape[3])
+        ]
+        used = self.free < len(self.users)
+        if unlike and used:
+            kept = unlike[0]
+            raise ClearheadError(
+                f"the pool has K = {kept.shape[1]} heads of width {kept.shape[3]}, but got {tuple(k.shape)} as k and "
+                f"{tuple(v.shape)} as v; one pool belongs to one layer."
+            )
+        if self.k is None or unlike:
+            self.k, self.v = (x.new_empty(len(self.users), x.shape[1], self.block, x.shape[3]) for x in (k, v))
 
     def check_free(self, wanted: int) -> None:
         """Raises where fewer blocks are free."""

@@ -39,6 +39,19 @@ class Rows:
         self.room = room
         self.data: Tensor | None = None
 
+    def __copy__(self) -> "Rows":
+        other = Rows(self.room)
+        other.data = None if self.data is None else self.data.clone()
+        return other
+
+    def check(self, x: Tensor) -> None:
+        """Refuses rows of other heads or another width than those that are there."""
+        if self.data is not None and self.data.shape[1::2] != x.shape[1::2]:
+            _, K, _, D = self.data.shape
+            raise ClearheadError(
+                f"the cache has K = {K} heads of width {D}, but got {tuple(x.shape)}; one cache belongs to one layer."
+            )
+
     def put(self, x: Float[Tensor, "B K T D"] | Int[Tensor, "B K T D"], slots: Slots) -> None:
         """Write x to its place."""
         data = self._with_room(x, slots.stop)
@@ -78,12 +91,8 @@ class Rows:
         data = self.data
         if data is None:
             return self._roomy(x[:, :, :0], needed)
-        _, K, room, D = data.shape
-        if (K, D) != (x.shape[1], x.shape[3]):
-            raise ClearheadError(
-                f"the cache has K = {K} heads of width {D}, but got {tuple(x.shape)}; one cache belongs to one layer."
-            )
-        if room < needed:
+        self.check(x)
+        if data.shape[2] < needed:
             return self._roomy(data, needed)
         if _is_fixed(data, x):
             return data.clone()

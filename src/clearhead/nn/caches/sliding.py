@@ -11,6 +11,7 @@ from clearhead.attend import window as window_of
 from clearhead.errors import ClearheadError
 from clearhead.nn.caches.cache import (
     Cache,
+    check_alike,
     counted,
     cropped,
     following,
@@ -88,7 +89,7 @@ class Sliding(Cache):
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
     ) -> None:
         """Write behind what is there. Where there is no room, what these tokens will not see is dropped before."""
-        _, counts = self._next(k, new)
+        _, counts = self._next(k, v, new)
         T, fresh = k.shape[2], counted(new, len(k), k.shape[2])
         self._keep(self._after_dropping(T))
         slots = Slots.of(self._kept or [0] * len(k), fresh, T)
@@ -102,15 +103,14 @@ class Sliding(Cache):
         longest = max(self._kept, default=0)
         return self._k.first(longest), self._v.first(longest)
 
-    def attend(
+    def _written_and_attended(
         self,
         q: Float[Tensor, "B H T D"],
         k: Float[Tensor, "B K T D"],
         v: Float[Tensor, "B K T Dv"],
-        new: Int[Tensor, " B"] | None = None,
-        *,
+        new: Int[Tensor, " B"] | None,
         pattern: Pattern,
-        **options: Any,
+        options: dict[str, Any],
     ) -> Float[Tensor, "B H T Dv"]:
         """As every cache, within the window; most of a long text is dropped once it is attended to."""
         if not looks_back(pattern):
@@ -121,7 +121,7 @@ class Sliding(Cache):
         if self.sinks:
             out = self._with_sinks(q, k, v, new, w, options)
         else:
-            out = super().attend(q, k, v, new, pattern=window_of(w), **options)
+            out = super()._written_and_attended(q, k, v, new, window_of(w), options)
         if max(self._kept, default=0) > self._room:
             self._keep(self._after_dropping(self._room))
         return out
@@ -138,6 +138,7 @@ class Sliding(Cache):
         """Two attentions, to the window and to the sinks before it, weighed by their sums of exp(s)."""
         if options.get("bias") is not None:
             raise ClearheadError("a sliding cache with sinks takes no bias: rows are dropped between them and a query.")
+        check_alike(k, v, q)
         T, fresh = q.shape[2], counted(new, q.shape[0], q.shape[2])
         self.write(k, v, new)
         past = torch.tensor(self._kept, dtype=torch.int64) - torch.tensor(fresh, dtype=torch.int64)
@@ -183,6 +184,9 @@ class Sliding(Cache):
                     "dropped already; a sliding cache is cropped to before its last write, not further."
                 )
         self._counts, self._kept = counts, kept
+
+    def _clear(self) -> None:
+        self._counts, self._kept, self._k, self._v = [], [], Rows(self._room), Rows(self._room)
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead.attend import Bias, Pattern, attention, causal, dense, window
 from clearhead.errors import ClearheadError
-from clearhead.nn.caches.cache import FEW, Cache, cropped, looks_back, taken
+from clearhead.nn.caches.cache import FEW, Cache, check_alike, counted, cropped, looks_back, taken
 
 
 class Static(Cache):
@@ -73,6 +73,7 @@ class Static(Cache):
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
     ) -> None:
         """Write behind what is there; what is padding goes to a row of its own, which no query sees."""
+        check_alike(k, v)
         if (k.shape[:2], k.shape[3], v.shape[3]) != (self._k.shape[:2], self._k.shape[3], self._v.shape[3]):
             raise ClearheadError(
                 f"the cache was made for k {_without_T(self._k)} and v {_without_T(self._v)}, but got "
@@ -80,18 +81,18 @@ class Static(Cache):
             )
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ClearheadError("a static cache keeps no gradient: call under torch.no_grad(), or take Growing().")
-        T, device = k.shape[2], self._lengths.device
+        B, _, T, _ = k.shape
         at = self.positions(T)
         if new is None:
-            self._check_room(self._lengths + T)
-            self._lengths += T
+            after = self._lengths + T
         else:
-            new = new.to(device)
-            self._check_room(self._lengths + new)
-            at = torch.where(torch.arange(T, device=device) < new[:, None], at, self.length)
-            self._lengths += new
+            new = self._checked(new, B, T).to(at.device)
+            after = self._lengths + new
+            at = torch.where(torch.arange(T, device=at.device) < new[:, None], at, self.length)
+        self._check_room(after)
         for kept, x in ((self._k, k), (self._v, v)):
             kept.scatter_(2, at[:, None, :, None].expand(x.shape), x.to(kept.dtype))
+        self._lengths.copy_(after)
 
     def read(self) -> tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]]:
         """Views of what is kept."""
@@ -147,12 +148,24 @@ class Static(Cache):
 
     def crop(self, lengths: Int[Tensor, " B"]) -> None:
         """Forgets by counting."""
-        self._lengths.copy_(torch.tensor(cropped(self.counts, lengths)))
+        self._lengths.copy_(torch.tensor(cropped(self.counts, lengths), dtype=torch.int64))
 
     @property
     def nbytes(self) -> int:
         """Of the whole room, full or not."""
         return self._k.nbytes + self._v.nbytes
+
+    def _clear(self) -> None:
+        self._lengths.zero_()
+
+    @staticmethod
+    def _checked(new: Int[Tensor, "..."], B: int, T: int) -> Int[Tensor, " B"]:
+        """`new`, if it says how many of T tokens are real in each of B sequences."""
+        if torch.compiler.is_compiling():  # by operations of the graph, as the numbers are not known yet
+            torch._assert_async(((new >= 0) & (new <= T)).all(), f"new: expected 0 to T = {T}, the tokens there are.")
+        else:
+            counted(new, B, T)
+        return new
 
     def _check_room(self, after: Int[Tensor, " B"]) -> None:
         said = f"the cache has room for {self.length} tokens of each sequence, and is full; make it longer."
