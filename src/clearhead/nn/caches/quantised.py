@@ -104,7 +104,8 @@ class _Bytes(Cache):
 
     def __init__(self) -> None:
         super().__init__()
-        self._clear()
+        self._rows = [Rows() for _ in range(4)]
+        self._offsets: list[Float[Tensor, "1 K 1 _"]] = []
 
     def write(
         self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T Dv"], new: Int[Tensor, " B"] | None = None
@@ -137,8 +138,7 @@ class _Bytes(Cache):
         self._counts = cropped(self._counts, lengths)
 
     def _clear(self) -> None:
-        self._counts, self._rows = [], [Rows() for _ in range(4)]
-        self._offsets: list[Float[Tensor, "1 K 1 _"]] = []
+        self._counts, self._rows, self._offsets = [], [Rows() for _ in range(4)], []
 
     @property
     def nbytes(self) -> int:
