@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.peers.peer import Cannot
-from clearhead.models.checkpoints import KNOWN, cache_folder
+from clearhead.models.checkpoints import KNOWN
+from clearhead.models.converted import cache_folder
 
 LLAMA = "llama.cpp"
 THERE = importlib.util.find_spec("llama_cpp") is not None

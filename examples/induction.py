@@ -9,9 +9,8 @@ Run it: .venv/bin/python examples/induction.py
 import torch
 
 import clearhead as ch
-from clearhead.models.checkpoints import open_model
 
-opened = open_model("smollm2")
+opened = ch.open_model("smollm2")
 once = torch.randint(1000, 40_000, (1, 100), generator=torch.Generator().manual_seed(0))
 ids = torch.cat([once, once], 1)
 

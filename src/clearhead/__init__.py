@@ -4,6 +4,7 @@ from clearhead import models, nn
 from clearhead.attend import *  # noqa: F403
 from clearhead.attend import __all__ as _attend
 from clearhead.errors import ClearheadError, WatchWarning
+from clearhead.models.checkpoints import open_model
 from clearhead.scope.accelerate import accelerate
 from clearhead.scope.copying import copying
 from clearhead.scope.corpus import Corpus
@@ -28,6 +29,7 @@ __all__ = [
     "draw",
     "models",
     "nn",
+    "open_model",
     "randomised",
     "survey",
     "watch",

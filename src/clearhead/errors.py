@@ -7,3 +7,8 @@ class ClearheadError(ValueError):
 
 class WatchWarning(UserWarning):
     """A watch saw less than it should, or something else than the model computed; `accelerate` took nothing."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without its details; its name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

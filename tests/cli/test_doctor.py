@@ -155,3 +155,15 @@ def test_elsewhere_than_on_a_terminal_it_is_plain(backends):
     backends(reference=reference)
     stdout = ask().stdout
     assert "\x1b" not in stdout and "│" not in stdout
+
+
+def test_it_says_where_converted_models_are_and_removes_them_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLEARHEAD_CACHE", str(tmp_path))
+    copy = tmp_path / f"gguf-1-{0:032}"
+    copy.mkdir()
+    (copy / "model.safetensors").write_bytes(bytes(2_500_000))
+    (tmp_path / "mine.gguf").touch()
+    assert doctor.findings()["cache"].startswith(f"{tmp_path}, 1 converted models, 2.5 MB")
+    assert ask("--clear-cache").output == f"Removed 1 converted models from {tmp_path}: 2.5 MB.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.gguf"]
+    assert doctor.findings()["cache"].startswith(f"{tmp_path}, 0 converted models, 0.0 MB")

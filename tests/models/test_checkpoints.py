@@ -1,24 +1,23 @@
-"""Models are found by name, opened as their config says, and converted once; else a sentence says why not."""
+"""Models are found by name and opened as their config says; else a sentence says why not."""
 
 import importlib.util
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import gguf
 import huggingface_hub
-import numpy as np
 import pytest
 import tokenizers
 import torch
 import transformers
 
+import clearhead as ch
 from clearhead import ClearheadError
 from clearhead.models import checkpoints
-from clearhead.models.checkpoints import KNOWN, cache_folder, open_model
+from clearhead.models.checkpoints import KNOWN, open_model
 
 WORDS = ["[UNK]", "the", "cat", "sat", "on", "mat"]
 SMALL = {"vocab_size": len(WORDS), "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -40,54 +39,6 @@ def folder(path: Path, kind: str, **config: object) -> str:
 @pytest.fixture
 def llama(tmp_path: Path) -> str:
     return folder(tmp_path / "llama", "LlamaForCausalLM", max_position_embeddings=8, **SMALL, **LLAMA)
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF file of a tiny Llama whose tokens are the characters of ASCII."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    tokens = [chr(code) for code in range(33, 127)] + ["Ġ", "Ġa", "<|end|>"]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(32)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_merges(["Ġ a"])
-    writer.add_token_types([1] * (len(tokens) - 1) + [3])
-    writer.add_eos_token_id(len(tokens) - 1)
-    writer.add_bos_token_id(len(tokens) - 1)
-    shapes = {"token_embd": (len(tokens), 32), "output_norm": (32,), "output": (len(tokens), 32)}
-    block = {"attn_norm": (32,), "ffn_norm": (32,)}
-    block |= dict.fromkeys(("attn_q", "attn_output", "ffn_gate", "ffn_up", "ffn_down"), (32, 32))
-    block |= {"attn_k": (16, 32), "attn_v": (16, 32)}
-    shapes |= {f"blk.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
-    random = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", random.standard_normal(shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CLEARHEAD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def tiny(written: Path, cache: Path, tmp_path: Path) -> Path:
-    """The GGUF file, at a place of its own and not converted yet."""
-    return Path(shutil.copy(written, tmp_path))
 
 
 def logits(opened: checkpoints.Opened, text: str) -> torch.Tensor:
@@ -234,6 +185,22 @@ def test_minilm_is_bert_with_its_512_tokens() -> None:
     assert inputs["token_type_ids"].unique().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "PreTrainedTokenizerFast", None])
+def test_a_folder_is_read_as_its_tokenizer_json_says_whatever_class_it_names(kind: str | None, llama: str) -> None:
+    cuts = [tokenizers.pre_tokenizers.Digits(True), tokenizers.pre_tokenizers.ByteLevel(False)]
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE({token: n for n, token in enumerate([*letters, "ĠÂ", "Â½"])}, [("Ġ", "Â"), ("Â", "½")])
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(cuts)
+    tokenizer.save(str(Path(llama, "tokenizer.json")))
+    said = {"tokenizer_class": kind} if kind else {}
+    Path(llama, "tokenizer_config.json").write_text(json.dumps(said))
+    looks, generates = open_model(llama).tokenizer, ch.models.load(llama).tokenizer
+    assert looks.tokenize("a ½") == ["a", "Ġ", "Â½"]
+    assert looks("a ½").input_ids == generates.encode("a ½")  # type: ignore[union-attr,operator]
+
+
 # What a model is given to read
 
 
@@ -264,81 +231,3 @@ def test_a_model_that_reads_no_text_says_what_it_takes(tmp_path: Path) -> None:
     opened = open_model(folder(tmp_path / "vit", "ViTModel", image_size=8, patch_size=4, **tiny))
     with pytest.raises(ClearheadError, match=r"takes pixel_values, not text; watch it from Python"):
         opened.inputs("the cat")
-
-
-# GGUF files and their copies in the cache
-
-
-def test_a_gguf_file_is_converted_once(tiny: Path, cache: Path) -> None:
-    said: list[str] = []
-    first = open_model(str(tiny), report=said.append)
-    second = open_model(str(tiny), report=said.append)
-    assert [re.split("[ ,]", what)[0] for what in said] == ["converting", "opening", "opening"]
-    assert (first.architecture, first.context) == ("LlamaForCausalLM", 64)
-    assert torch.equal(logits(first, "a cat"), logits(second, "a cat"))
-    assert [path.name.split("-")[0] for path in cache.iterdir()] == ["tiny"]
-
-
-def test_the_copy_has_the_weights_of_the_file(tiny: Path) -> None:
-    stored = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tiny).tensors}
-    model = open_model(str(tiny)).model.model
-    assert np.array_equal(stored["token_embd.weight"], model.embed_tokens.weight.detach().numpy())
-    assert np.array_equal(stored["blk.1.ffn_up.weight"], model.layers[1].mlp.up_proj.weight.detach().numpy())
-
-
-def test_a_file_that_has_changed_is_converted_again(tiny: Path, cache: Path) -> None:
-    open_model(str(tiny))
-    os.utime(tiny, ns=(0, 0))
-    open_model(str(tiny))
-    assert len(list(cache.iterdir())) == 2
-
-
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
-@pytest.mark.parametrize("damage", ["gone", "half"])
-def test_a_broken_copy_is_made_again(tiny: Path, cache: Path, file: str, damage: str) -> None:
-    before = logits(open_model(str(tiny)), "a cat")
-    (copy,) = cache.iterdir()
-    if damage == "gone":
-        (copy / file).unlink()
-    else:
-        os.truncate(copy / file, (copy / file).stat().st_size // 2)
-    said: list[str] = []
-    assert torch.equal(logits(open_model(str(tiny), report=said.append), "a cat"), before)
-    assert any("is broken" in what and "made again" in what for what in said)
-
-
-def test_a_conversion_that_fails_leaves_nothing_in_the_cache(tiny: Path, cache: Path) -> None:
-    tiny.write_bytes(b"not a model")
-    with pytest.raises(ClearheadError, match=r"tiny\.gguf' cannot be opened: "):
-        open_model(str(tiny))
-    assert list(cache.iterdir()) == []
-
-
-def test_if_another_process_was_first_its_copy_is_taken(
-    tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dequantise, target = checkpoints._dequantise, cache / "copy"
-
-    def while_another_does(file: Path, folder: Path) -> None:
-        dequantise(file, folder)
-        shutil.copytree(folder, target)
-
-    monkeypatch.setattr(checkpoints, "_dequantise", while_another_does)
-    checkpoints._convert(tiny, "tiny", target)
-    assert list(cache.iterdir()) == [target]
-
-
-def test_a_cache_that_cannot_be_written_says_how_to_name_another(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CLEARHEAD_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(ClearheadError, match=r"cannot be written .*; set CLEARHEAD_CACHE"):
-        open_model(str(tiny))
-
-
-def test_the_cache_is_the_users_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLEARHEAD_CACHE", "~/models")
-    assert cache_folder() == Path.home() / "models"
-    monkeypatch.delenv("CLEARHEAD_CACHE")
-    assert cache_folder().name == "clearhead"

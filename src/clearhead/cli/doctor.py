@@ -18,15 +18,21 @@ from clearhead.attend import library
 from clearhead.cli import selftest
 from clearhead.cli.selftest import Numbers, Speed
 from clearhead.cli.steps import telling
+from clearhead.models.converted import cache_folder, clear_cache, copies, size_of
 
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(as_json: bool) -> None:
+@click.option("--clear-cache", "clears", is_flag=True, help="Remove the converted models, and do nothing else.")
+def command(as_json: bool, clears: bool) -> None:
     """Say what this machine has, and test for ten seconds whether the numbers are right, and the speed.
 
     The exit code is 1 if a backend's numbers are wrong.
     """
+    if clears:
+        count, freed = len(copies()), clear_cache()
+        click.echo(f"Removed {count} converted models from {cache_folder()}: {_megabytes(freed)}.")
+        return
     machine = findings()
     with telling() as steps:
         steps.begin("comparing every backend with float64")
@@ -53,7 +59,18 @@ def findings() -> dict[str, str]:
         "PyTorch": torch.__version__,
         "Transformers": _version("transformers") or "not here; pip install 'clearhead[hf]'",
         "GPU": _gpu(),
+        "cache": _cache(),
     }
+
+
+def _cache() -> str:
+    """Where converted models lie, and how much room they take."""
+    sizes = [size_of(copy) for copy in copies()]
+    return f"{cache_folder()}, {len(sizes)} converted models, {_megabytes(sum(sizes))}; --clear-cache removes them"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _native() -> str:

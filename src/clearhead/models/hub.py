@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from clearhead.errors import ClearheadError
-from clearhead.models.checkpoints import first_line, not_found, refusals, unreachable
+from clearhead.errors import ClearheadError, first_line
+from clearhead.models.checkpoints import not_found, refusals, unreachable
 
 WEIGHTS = {"model": ".safetensors", "pytorch_model": ".bin"}
 """The first that a repository has, whole or in parts, is fetched: a pickle only where there is nothing else."""

@@ -150,11 +150,22 @@ def tokenizer_of(path: str | Path) -> Tokenizer | None:
     path = Path(path)
     if path.is_dir():
         return _of_folder(path) if (path / "tokenizer.json").exists() or has_parts(path) else None
-    said = read_gguf(path).metadata
+    return tokenizer_of_gguf(path, read_gguf(path).metadata)
+
+
+ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad", "eot": "eot", "eom": "eom"}
+"""The tokens with a role: llama.cpp's names, and those that Transformers and chat templates have."""
+
+
+def tokenizer_of_gguf(path: Path, said: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer that the metadata of the file `path` describes; None if it has none.
+
+    Raises ClearheadError if it is broken, or of a kind that is not known.
+    """
     tokens: list[str] | None = said.get("tokenizer.ggml.tokens")
     if tokens is None:
         return None
-    numbers = {kind: said.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos", "unk", "eot", "eom")}
+    numbers = {role: said.get(f"tokenizer.ggml.{kind}_token_id") for kind, role in ROLES.items()}
     known = {kind: number for kind, number in numbers.items() if number is not None}
     ends = tuple(dict.fromkeys(known[kind] for kind in ("eos", "eot", "eom") if kind in known))
     special = {f"{kind}_token": tokens[number] for kind, number in known.items()}

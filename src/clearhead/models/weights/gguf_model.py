@@ -33,17 +33,22 @@ class Architecture:
     """Undoes what llama.cpp did to several tensors at once: its experts."""
 
 
+def is_known(gguf: Gguf) -> bool:
+    """Whether Clearhead knows the architecture of a GGUF file."""
+    return gguf.metadata.get("general.architecture") in _known(gguf)
+
+
 def weights_of(path: Path, gguf: Gguf) -> Weights:
     """A GGUF file's tensors and config, as Transformers has them. Names that are not known stay as they are.
 
     Raises ClearheadError if the file's architecture is not known.
     """
-    kind = gguf.metadata.get("general.architecture")
-    experts = bool(gguf.metadata.get(f"{kind}.expert_count"))
-    known = WITH_EXPERTS if experts else ARCHITECTURES
+    kind: Any = gguf.metadata.get("general.architecture")
+    known = _known(gguf)
     if kind not in known:
+        experts = " with experts" if known is WITH_EXPERTS else ""
         raise ClearheadError(
-            f"The file '{path}' holds a model of architecture {kind!r}{' with experts' if experts else ''}; of GGUF "
+            f"The file '{path}' holds a model of architecture {kind!r}{experts}; of GGUF "
             f"files Clearhead reads {', '.join(ARCHITECTURES)}, and with experts {', '.join(WITH_EXPERTS)}. "
             "Get the model as safetensors."
         )
@@ -55,6 +60,12 @@ def weights_of(path: Path, gguf: Gguf) -> Weights:
         if name != "rope_freqs.weight"  # which the config has
     }
     return Weights(tensors, config)
+
+
+def _known(gguf: Gguf) -> Mapping[str, Architecture]:
+    """The architectures that are read, of models with experts if the file has any."""
+    experts = gguf.metadata.get(f"{gguf.metadata.get('general.architecture')}.expert_count")
+    return WITH_EXPERTS if experts else ARCHITECTURES
 
 
 def _named(name: str, architecture: Architecture) -> str:
@@ -208,7 +219,7 @@ GPT_OSS = DECODER | {
     "blk.{n}.ffn_gate_inp": f"{LAYER}.mlp.router",
 }
 
-ENDS = {f"tokenizer.ggml.{kind}_token_id": f"{kind}_token_id" for kind in ("bos", "eos")}
+ENDS = {f"tokenizer.ggml.{kind}_token_id": f"{kind[:3]}_token_id" for kind in ("bos", "eos", "padding")}
 NUMBERS = ENDS | {
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",

@@ -14,18 +14,10 @@ def read_parts(path: Path) -> Gguf:
     together.
     """
     first = read_gguf(path)
-    count = first.metadata.get("split.count", 1)
-    if count < 2:
+    parts = parts_of(path, first)
+    if len(parts) == 1:
         return first
-    name = re.fullmatch(r"(.+)-\d{5}-of-\d{5}\.gguf", path.name)
-    if name is None:
-        raise ClearheadError(
-            f"The file '{path}' is one of {count} parts; expected it to be called …-00001-of-{count:05}.gguf, as its "
-            "other parts cannot be found beside it otherwise."
-        )
-    parts = [path.with_name(f"{name[1]}-{n + 1:05}-of-{count:05}.gguf") for n in range(count)]
-    if path != parts[0]:
-        raise ClearheadError(f"The file '{path}' is a later part of a model; name the first, '{parts[0]}'.")
+    count = len(parts)
     lacking = [part.name for part in parts if not part.exists()]
     if lacking:
         raise ClearheadError(
@@ -43,3 +35,23 @@ def read_parts(path: Path) -> Gguf:
             "They are not of the same model; get them again."
         )
     return Gguf(first.metadata, tensors)
+
+
+def parts_of(path: Path, first: Gguf) -> list[Path]:
+    """The files of a model, the first of which is `first`: the one alone, or all of its parts.
+
+    Raises ClearheadError if the file is a later part, or is not called as parts are.
+    """
+    count = first.metadata.get("split.count", 1)
+    if count < 2:
+        return [path]
+    name = re.fullmatch(r"(.+)-\d{5}-of-\d{5}\.gguf", path.name)
+    if name is None:
+        raise ClearheadError(
+            f"The file '{path}' is one of {count} parts; expected it to be called …-00001-of-{count:05}.gguf, as its "
+            "other parts cannot be found beside it otherwise."
+        )
+    parts = [path.with_name(f"{name[1]}-{n + 1:05}-of-{count:05}.gguf") for n in range(count)]
+    if path != parts[0]:
+        raise ClearheadError(f"The file '{path}' is a later part of a model; name the first, '{parts[0]}'.")
+    return parts

@@ -8,7 +8,7 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, first_line
 from clearhead.models.weights.weights import Stored
 
 
@@ -23,20 +23,16 @@ def read_pickled(path: Path) -> dict[str, Stored]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise ClearheadError(
-            f"The file '{path}' holds more than weights, which could run any code, or is broken ({_first(error)}); "
-            "it was not opened. Get the model as safetensors."
+            f"The file '{path}' holds more than weights, which could run any code, or is broken "
+            f"({first_line(error).rstrip('.')}); it was not opened. Get the model as safetensors."
         ) from error
     except Exception as error:  # a damaged file fails in as many ways as pickle has orders
         raise ClearheadError(
-            f"The file '{path}' cannot be read as weights of PyTorch ({_first(error)}): it is broken or not whole; "
-            "get it again."
+            f"The file '{path}' cannot be read as weights of PyTorch ({first_line(error).rstrip('.')}): it is "
+            "broken or not whole; get it again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
         raise ClearheadError(
             f"The file '{path}' holds {type(state).__name__} but not of tensors alone; expected a model's state_dict."
         )
     return {name: Stored(tuple(weight.shape), weight.detach) for name, weight in state.items()}
-
-
-def _first(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
