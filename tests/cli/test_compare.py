@@ -73,6 +73,7 @@ def test_of_two_models_the_head_that_was_changed_comes_first(here: Path, tuned: 
 
     known = table("minilm", tuned, "--text", TEXT)
     rows = known.pop("heads")
+    assert known.pop("generator")
     assert known == {"a": "minilm", "b": tuned, "model": None, "tokens": [14, 14], "rows_compared": 14}
     assert (rows[0]["layer"], rows[0]["head"]) == (2, 3)
     assert rows[0]["entropy_normalised_b"] == pytest.approx(1)

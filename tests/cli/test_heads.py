@@ -106,6 +106,7 @@ def test_json_and_csv_go_to_files_or_here(here: Path) -> None:
     assert said.splitlines() == ["→ heads.json", "→ heads.csv"]
     table = json.loads((here / "heads.json").read_text())
     rows = table.pop("heads")
+    assert table.pop("generator")
     assert table == {"model": "minilm", "architecture": "BertModel", "tokens": 14, "layers": 6}
     assert len(rows) == 72 and list(rows[0]) == [*NAMES, *COLUMNS]
     lines = list(csv.DictReader(io.StringIO((here / "heads.csv").read_text())))

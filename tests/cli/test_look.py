@@ -6,7 +6,6 @@ import math
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -114,23 +113,6 @@ def test_the_first_look_converts_smollm2_and_the_second_takes_the_copy(here: Pat
     assert sorted(path.name for path in here.iterdir()) == ["look.html"]
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_half_file(here: Path, environment: dict[str, str]) -> None:
-    process = subprocess.Popen(
-        [*SHELL, TEXT, "--model", "minilm"],
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "opening minilm\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert process.returncode == 130
-    assert (out, err.splitlines()[-1]) == ("", "Stopped.")
-    assert list(here.iterdir()) == []
-
-
 def test_minilm_reads_a_pair_as_bert_does(here: Path) -> None:
     said = minilm("--pair", "What is it?", "It is a cat.").stdout
     assert "minilm  BertModel · 6 layers × 12 heads · 12 tokens" in said
@@ -192,6 +174,7 @@ def test_json_holds_the_table_of_heads_and_the_facts(here: Path) -> None:
     assert all(math.isfinite(row["peak"]) for row in heads)
     assert 0 < numbers.pop("self_check") < 1e-5
     assert 0 <= numbers.pop("output_largest_difference") < 1e-5
+    assert numbers.pop("generator")
     assert numbers == {
         "model": "minilm",
         "architecture": "BertModel",
@@ -274,12 +257,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_model_runs(option: 
     assert refused("a", option, "none/look") == said
 
 
-def test_a_failure_to_write_is_a_sentence_and_leaves_no_half_file(here: Path) -> None:
-    (here / "taken").mkdir()
-    result = look("a", "--model", "minilm", "--json", "taken")
+def test_a_failure_to_write_is_a_sentence_and_leaves_no_half_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clearhead.view.export.write_rows", full)
+    result = look("a", "--model", "minilm", "--json", "look.json")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == "Error: taken cannot be written: Is a directory."
-    assert sorted(path.name for path in here.iterdir()) == ["look.html", "taken"]
+    assert result.stderr.splitlines()[-1] == "Error: look.json cannot be written: No space left on device."
+    assert sorted(path.name for path in here.iterdir()) == ["look.html"]
 
 
 # The command itself

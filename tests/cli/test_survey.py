@@ -78,6 +78,7 @@ def test_a_corpus_with_all_sorts_of_documents_is_read_and_they_are_told_of(here:
     heads = told.pop("heads")
     assert told.pop("notes")[0] == {"document": "blank.txt", "what": "empty", "why": "it has no tokens"}
     assert re.fullmatch(r"\d+", str(told.pop("tokens")))
+    assert told.pop("generator")
     assert told == {
         "model": tiny,
         "architecture": "BertModel",
@@ -235,11 +236,11 @@ def test_an_interrupted_survey_is_gone_on_with_or_refused(
 
 
 def test_a_result_that_could_not_be_written_is_kept(here: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("clearhead.view.whole.write", full)
+        patch.setattr("clearhead.view.export.write_rows", full)
         result = survey("lines.txt", "--model", tiny, "--json", "out.json")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-2:] == [

@@ -81,10 +81,12 @@ def forward_and_backward(tensors: tuple[Tensor, ...]) -> list[Tensor]:
 
 @pytest.fixture
 def interrupt() -> Iterator[threading.Timer]:
-    """Ctrl-C in a moment."""
+    """Ctrl-C in a moment, also where it is ignored at the start, as under nohup."""
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield timer
     timer.cancel()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_stops_a_run_of_calls_and_harms_no_later_one(interrupt: threading.Timer, qkv: Any) -> None:
@@ -96,8 +98,8 @@ def test_an_interrupt_stops_a_run_of_calls_and_harms_no_later_one(interrupt: thr
         while True:
             everything(large)
 
-    interrupt.start()
     with pytest.raises(KeyboardInterrupt):
+        interrupt.start()
         forever()
     assert identical(everything(small), expected)
 

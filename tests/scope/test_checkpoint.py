@@ -42,5 +42,5 @@ def test_another_survey_is_refused_with_what_differs(path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ClearheadError, match=r"The checkpoint .* cannot be written: No such file or directory\."):
+    with pytest.raises(ClearheadError, match=r"cannot be written: there is no folder .*none; make it first\."):
         checkpoint.write(tmp_path / "none" / "checkpoint", {})

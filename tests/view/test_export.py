@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import ClearheadError
+from clearhead.atomic_write import MARK
 from clearhead.view.export import as_text, check, write_rows
 
 ROWS = [
@@ -22,8 +23,8 @@ NULLED = [
 
 def test_json_holds_what_the_rows_are_of_and_null_for_no_number(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "heads.json", ROWS, {"model": "Käte"})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"model": "Käte", "heads": NULLED}
-    assert json.loads(as_text(ROWS, kind="json")) == {"heads": NULLED}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"generator": MARK, "model": "Käte", "heads": NULLED}
+    assert json.loads(as_text(ROWS, kind="json")) == {"generator": MARK, "heads": NULLED}
 
 
 def test_csv_has_a_line_of_all_names_and_an_empty_cell_for_no_number(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_an_unknown_ending_is_refused_unless_the_kind_is_said(tmp_path: Path) ->
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "heads.csv").write_text("the table of yesterday")
+    (tmp_path / "heads.csv").write_text(f"{MARK}, yesterday")
 
     def full(*_: object) -> None:
         raise OSError("the disk is full")
@@ -79,4 +80,4 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="the disk is full"):
         write_rows(tmp_path / "heads.csv", ROWS)
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("heads.csv", "the table of yesterday")]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("heads.csv", f"{MARK}, yesterday")]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from clearhead.atomic_write import MARK
 from clearhead.errors import ClearheadError
 from clearhead.view import page
 from clearhead.view.payload import LayerView
@@ -391,9 +392,9 @@ def test_no_name_stands_twice_in_a_script(entry: str, tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(
     tmp_path: Path, layers: list[LayerView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ClearheadError, match=r"there is no folder .*nowhere\. Make it"):
+    with pytest.raises(ClearheadError, match=r"there is no folder .*nowhere; make it"):
         write(tmp_path / "nowhere" / "look.html", layers, title="", heads=[], facts={})
-    (tmp_path / "look.html").write_text("the page of yesterday")
+    (tmp_path / "look.html").write_text(f"{MARK} the page of yesterday")
 
     def full(*_: object) -> None:
         raise OSError("the disk is full")
@@ -402,7 +403,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing_and_says_why(
     with pytest.raises(OSError, match="the disk is full"):
         write(tmp_path / "look.html", layers, title="", heads=[], facts={})
     assert [file.name for file in tmp_path.iterdir()] == ["look.html"]
-    assert (tmp_path / "look.html").read_text() == "the page of yesterday"
+    assert (tmp_path / "look.html").read_text() == f"{MARK} the page of yesterday"
 
 
 def test_a_title_may_hold_bytes_that_are_no_text(tmp_path: Path, layers: list[LayerView]) -> None:

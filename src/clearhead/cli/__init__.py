@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from clearhead.cli import compare, doctor, generate, heads, look, serve, survey
+from clearhead.cli.standard import prepared
 from clearhead.errors import ClearheadError
 
 
@@ -16,6 +17,11 @@ class Wrong(click.ClickException):
 
 class Sentences(click.Group):
     """Commands that end with a sentence, never with a traceback, when something is wrong."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """As click has it, with standard output and Ctrl-C prepared."""
+        with prepared():
+            return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; Ctrl-C ends it with exit code 130."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clearhead.cli import reading
-from clearhead.cli.files import check_folders, read_text, writing
+from clearhead.cli.files import check_writable, read_text, writing
 from clearhead.cli.steps import telling
 from clearhead.cli.tables import Files, table_options
 from clearhead.errors import ClearheadError
@@ -51,6 +51,7 @@ def command(
     json: Path | None,
     csv: Path | None,
     parquet: Path | None,
+    force: bool,
 ) -> None:
     """Say what changed between A and B, head by head, the largest differences first: here, and in a page.
 
@@ -69,8 +70,8 @@ def command(
     known = [*ORDERS, *(column for column in summary.COLUMNS if column not in COUNTS)]
     if by is not None and by not in known:
         raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(known)}.")
-    files = Files(json, csv, parquet)
-    check_folders(html)
+    files = Files(json, csv, parquet, force)
+    check_writable(html, force=force)
     if models:
         read = reading.texts(text, None, file)
         runs = [(a, read), (b, read)]
@@ -102,7 +103,7 @@ def command(
         }
         steps.begin(f"writing {html}")
         with writing(html):
-            compared.page(html, names=names, by=by, facts=facts)
+            compared.page(html, names=names, by=by, facts=facts, force=force)
         files.write(rows, about, steps)
     if files.here:
         files.print(rows, about)

@@ -17,6 +17,7 @@ from rich.text import Text
 from clearhead.attend import library
 from clearhead.cli import selftest
 from clearhead.cli.selftest import Numbers, Speed
+from clearhead.cli.standard import is_utf8
 from clearhead.cli.steps import telling
 from clearhead.models.converted import cache_folder, clear_cache, copies, size_of
 
@@ -41,7 +42,7 @@ def command(as_json: bool, clears: bool) -> None:
         speeds = list(selftest.speeds())
     wrong = [one for one in numbers if one.wrong]
     if as_json:
-        click.echo(json.dumps(_as_json(machine, numbers, speeds), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(machine, numbers, speeds), indent=1, ensure_ascii=not is_utf8()))
     else:
         _draw(machine, numbers, speeds)
     if wrong:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
+from clearhead import atomic_write
 from clearhead.errors import ClearheadError
 
 
@@ -20,11 +23,14 @@ def read_text(file: Path) -> str:
         ) from error
 
 
-def check_folders(*paths: Path | None) -> None:
-    """Refuses a file that is to be written into a folder which isn't there."""
+force_option = click.option("--force", is_flag=True, help="Replace files that Clearhead did not write.")
+
+
+def check_writable(*paths: Path | None, force: bool = False) -> None:
+    """Refuses a path that cannot be written, or without `force` a file that Clearhead did not write."""
     for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise ClearheadError(f"{path} cannot be written: there is no folder {path.parent}; make it first.")
+        if path is not None:
+            atomic_write.check(path, force=force)
 
 
 @contextmanager

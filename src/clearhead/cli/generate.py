@@ -9,10 +9,12 @@ from typing import Any
 import click
 import torch
 
+from clearhead.cli.standard import is_utf8
 from clearhead.cli.steps import telling
 from clearhead.errors import ClearheadError
 from clearhead.models.generate import Generated, Prompt, stream
 from clearhead.models.loading import load
+from clearhead.text import check_text
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ENDS = {
@@ -45,7 +47,7 @@ def command(text: str, name: str, chat: bool, dtype: str, as_json: bool, **optio
 
     A line on standard error says how many tokens a second were read and written. Ctrl-C ends it with what is there.
     """
-    text = _piped() if text == "-" else text
+    text = _piped() if text == "-" else check_text(text)
     with telling() as steps:
 
         def report(what: str, done: int, total: int) -> None:
@@ -84,7 +86,7 @@ def _piped() -> str:
 def _tell(told: Generated, about: dict[str, Any] | None) -> None:
     """What is said at the end: all of it as JSON, beside what it is about, or how fast it went."""
     if about is not None:
-        click.echo(json.dumps(about | _as_json(told), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(about | _as_json(told), indent=1, ensure_ascii=not is_utf8()))
     elif told.tokens:
         click.echo()
         click.echo(_speed(told), err=True)

@@ -35,6 +35,7 @@ def command(
     json: Path | None,
     csv: Path | None,
     parquet: Path | None,
+    force: bool,
 ) -> None:
     """Print one row a head of what a model's attention does with TEXT: every statistic, role and baseline.
 
@@ -46,7 +47,7 @@ def command(
     columns = *summary.COLUMNS, "copying"
     if by is not None and by not in columns:
         raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(columns)}.")
-    files = Files(json, csv, parquet)
+    files = Files(json, csv, parquet, force)
 
     with telling() as steps:
         opened = open_model(name, report=steps.begin)

@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from clearhead.cli import reading
-from clearhead.cli.files import check_folders, writing
+from clearhead.cli.files import check_writable, force_option, writing
 from clearhead.cli.steps import Steps, telling
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
@@ -40,6 +40,7 @@ QUERIES = 40
 @click.option("--html", metavar="PATH", type=Path, default="look.html", show_default=True, help="The page.")
 @click.option("--budget", metavar="SIZE", default=BUDGET, show_default=True, help="What the weights on it may take.")
 @click.option("--json", "data", metavar="PATH", type=Path, help="Write the numbers of all heads too.")
+@force_option
 def command(
     text: str | None,
     pair: tuple[str, str] | None,
@@ -52,6 +53,7 @@ def command(
     html: Path,
     budget: str,
     data: Path | None,
+    force: bool,
 ) -> None:
     """Show what every attention head of a model does with TEXT: here, and in a page."""
     texts = reading.texts(text, pair, file)
@@ -60,7 +62,7 @@ def command(
         raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(terminal.MEANINGS)}.")
     if head is not None and layer is None:
         raise ClearheadError(f"--head {head} says no layer; add --layer.")
-    check_folders(html, data)
+    check_writable(html, data, force=force)
     room = in_bytes(budget, "--budget")
 
     with telling() as steps:
@@ -76,11 +78,11 @@ def command(
     with telling() as steps:
         steps.begin(f"writing {html}")
         with writing(html):
-            looked.page(html, room)
+            looked.page(html, room, force)
         if data is not None:
             steps.begin(f"writing {data}")
             with writing(data):
-                looked.json(data)
+                looked.json(data, force)
     place = urlencode({name: n for name, n in (("layer", layer), ("head", head)) if n is not None})
     at = f"#{place}" if place else ""
     out.print(Text.assemble("→ ", (f"{html}{at}", f"bold link {html.resolve().as_uri()}{at}")))
@@ -125,13 +127,13 @@ class Looked:
         if hint:
             out.print(Text(hint, "dim"))
 
-    def page(self, path: Path, budget: int) -> None:
+    def page(self, path: Path, budget: int, force: bool) -> None:
         """As a page."""
         model = f"{self.opened.name} ({self.opened.architecture})"
         facts = {"Model": model, "Output": terminal.outcome(self.changed)}
-        self.seen.page(path, facts=facts, budget=budget)
+        self.seen.page(path, facts=facts, budget=budget, force=force)
 
-    def json(self, path: Path) -> None:
+    def json(self, path: Path, force: bool) -> None:
         """As numbers. What is no number, as a role that the text has no target for, is null."""
         seen = self.seen
         numbers = {
@@ -144,7 +146,7 @@ class Looked:
             "output_largest_difference": 0.0 if self.changed is None else self.changed.difference,
             "self_check": seen.check if seen.checked else None,
         }
-        export.write_rows(path, self.table, numbers, kind="json")
+        export.write_rows(path, self.table, numbers, kind="json", force=force)
 
 
 def _run(opened: Opened, inputs: dict[str, Tensor], steps: Steps) -> tuple[Seen, terminal.Change | None]:

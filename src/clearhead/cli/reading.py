@@ -17,6 +17,7 @@ from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import KNOWN, Opened
 from clearhead.scope.modules import attentions
 from clearhead.scope.record import Keep
+from clearhead.text import check_text
 from clearhead.view.progress import Progress
 from clearhead.view.seen import Seen, watch
 
@@ -52,7 +53,7 @@ def texts(text: str | None, pair: tuple[str, str] | None = None, file: Path | No
     if file is not None:
         text = read_text(file)
     given_texts = pair or (text or "",)
-    if not all(text.strip() for text in given_texts):
+    if not all(check_text(text).strip() for text in given_texts):
         raise ClearheadError("The text is empty; give at least a word.")
     return given_texts
 

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from clearhead.cli import reading
-from clearhead.cli.files import check_folders
 from clearhead.cli.steps import Steps, telling
 from clearhead.cli.tables import Files, table_options
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope import together
+from clearhead.scope.checkpoint import check_place
 from clearhead.scope.corpus import Corpus
 from clearhead.scope.moments import SHARE
 from clearhead.scope.reader import Long
@@ -73,6 +73,7 @@ def command(
     json: Path | None,
     csv: Path | None,
     parquet: Path | None,
+    force: bool,
 ) -> None:
     """Print what the heads of a model do over all documents of CORPUS: means, with 95 % confidence intervals.
 
@@ -86,8 +87,8 @@ def command(
     by = by.replace("-", "_")
     if by not in MEANINGS:
         raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(MEANINGS)}.")
-    files = Files(json, csv, parquet)
-    check_folders(checkpoint)
+    files = Files(json, csv, parquet, force)
+    check_place(own(checkpoint))
     documents = Corpus(corpus, field)
     for path in (checkpoint, *files.paths):
         if corpus.is_dir() and path.resolve().is_relative_to(corpus.resolve()):

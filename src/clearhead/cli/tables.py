@@ -1,4 +1,4 @@
-"""Tables as files: the options --json, --csv and --parquet, and what is done with them."""
+"""Tables as files: the options --json, --csv, --parquet and --force, and what is done with them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from clearhead.cli.files import check_folders, writing
+from clearhead.cli.files import check_writable, force_option, writing
+from clearhead.cli.standard import is_utf8
 from clearhead.cli.steps import Steps
 from clearhead.errors import ClearheadError
 from clearhead.view import export
@@ -19,8 +20,9 @@ HERE = Path("-")
 
 
 def table_options(command: Command) -> Command:
-    """Gives a command `json`, `csv` and `parquet`, paths or None."""
+    """Gives a command `json`, `csv` and `parquet`, paths or None, and `force`."""
     for option in (
+        force_option,
         click.option("--parquet", metavar="PATH", type=Path, help="Write it as Parquet, if pyarrow is there."),
         click.option("--csv", metavar="PATH", type=Path, help="Write it as CSV; - writes it here."),
         click.option("--json", metavar="PATH", type=Path, help="Write the table as JSON; - writes it here."),
@@ -36,6 +38,7 @@ class Files:
     json: Path | None = None
     csv: Path | None = None
     parquet: Path | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         here = [f"--{kind}" for kind, path in self._asked().items() if path == HERE]
@@ -44,8 +47,9 @@ class Files:
                 f"Got - for {' and '.join(here)}, but one text can be written here, JSON or CSV; name a file."
             )
         for kind, path in self._asked().items():
-            check_folders(path)
             export.check(path, kind)
+            if path != HERE:
+                check_writable(path, force=self.force)
 
     @property
     def here(self) -> bool:
@@ -63,13 +67,13 @@ class Files:
             if path != HERE:
                 steps.begin(f"writing {path}")
                 with writing(path):
-                    export.write_rows(path, rows, about, kind=kind)
+                    export.write_rows(path, rows, about, kind=kind, force=self.force)
 
     def print(self, rows: export.Rows, about: Mapping[str, Any]) -> None:
         """Writes the rows to standard output, if that is one of them."""
         for kind, path in self._asked().items():
             if path == HERE:
-                click.echo(export.as_text(rows, about, kind=kind), nl=False)
+                click.echo(export.as_text(rows, about, kind=kind, ascii=not is_utf8()), nl=False)
 
     def _asked(self) -> dict[str, Path]:
         paths = {"json": self.json, "csv": self.csv, "parquet": self.parquet}

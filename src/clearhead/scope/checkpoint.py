@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clearhead import atomic_write
 from clearhead.errors import ClearheadError
 
 KIND = "clearhead survey 1"
@@ -15,14 +16,22 @@ KIND = "clearhead survey 1"
 def write(path: Path, told: Mapping[str, Any]) -> None:
     """Writes beside and renames: a line with the kind of the file and a sum of the rest, then JSON."""
     body = json.dumps(told)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(f"{KIND} {_sum(body)}\n{body}", encoding="utf-8")
-        beside.replace(path)
+        atomic_write.write(path, f"{KIND} {_sum(body)}\n{body}".encode(), begins=KIND.encode())
     except OSError as error:
         raise ClearheadError(f"The checkpoint {path} cannot be written: {error.strerror}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Removes it, where there is one; a symbolic link to it stays."""
+    path.resolve().unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuses a place that a checkpoint cannot be read from again: a folder, a device, a pipe, no folder."""
+    mode = atomic_write.check(path, force=True)
+    if mode is not None and not stat.S_ISREG(mode):
+        raise ClearheadError(f"The checkpoint {path} cannot be kept there: it is a device or a pipe; name a file.")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -174,6 +174,8 @@ def survey(
         together.check_same("survey", ours)
     place = {"rank": f"{rank} of {world}"}
     path = None if checkpoint is None else own(checkpoint)
+    if path is not None:
+        checkpoints.check_place(path)
     done, notes = _begin(path, resume, ours | place)
     stream = _Stream(documents, done, rank, world, str(path))
     saved = time.monotonic()
@@ -204,7 +206,7 @@ def survey(
     if totals.documents:
         finish(found)
     if path is not None:
-        path.unlink(missing_ok=True)
+        checkpoints.remove(path)
     if not totals.documents:
         whys = [f"{note.name}: {note.why}" for note in notes[:3]] or ["there were none"]
         raise ClearheadError(f"No document could be read: {'; '.join(whys)}.")

@@ -28,12 +28,14 @@ class Compared(Comparison):
         by: str | None = None,
         facts: Mapping[str, str] | None = None,
         budget: int | float | str = BUDGET,
+        force: bool = False,
     ) -> Path:
         """Writes a self-contained page: all heads, to be sorted by what changed, and any of them in both side by side.
 
         `names` are what the two are called, `by` is what heads are sorted by at first, as in `heads`, and `facts`
         are shown beside them. What is to be seen of the heads' weights takes `budget` at most, half for each of the
-        two, as `Seen.page` has it; it wants records that keep q and k (`keep="qk"`).
+        two, as `Seen.page` has it; it wants records that keep q and k (`keep="qk"`). `force` replaces a file that
+        Clearhead did not write.
         """
         runs, blocks = self._runs(in_bytes(budget, "budget") // 2)
         rows = sorted(self.heads(by, pandas=False), key=lambda row: (row["layer"], row["head"]))
@@ -54,7 +56,7 @@ class Compared(Comparison):
             "runs": runs,
         }
         title = " → ".join(names)
-        return page.put(path, page.document(title, contents, blocks, entry="compare.js"))
+        return page.put(path, page.document(title, contents, blocks, entry="compare.js"), force=force)
 
     def _runs(self, budget: int) -> tuple[list[dict[str, Any]] | None, dict[str, bytes]]:
         """What can be seen of each of the two in so many bytes: their contents, and blocks, marked "a-" and "b-"."""

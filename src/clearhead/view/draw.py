@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead import atomic_write
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike
 from clearhead.scope.flow import Flow
 from clearhead.scope.region import Region
-from clearhead.view import whole
 
 FORMATS = (".png", ".svg", ".pdf")
 COLOURS = "magma"
@@ -26,28 +26,31 @@ CELLS = 1000
 """A flow of more tokens is drawn with several in a cell, their shares added."""
 
 
-def draw(what: Region | Alike | Flow, path: str | os.PathLike[str]) -> Path:
+def draw(what: Region | Alike | Flow, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Writes a figure as PNG, SVG or PDF: of `seen.map(…)`, of `seen.alike(…)` or of `seen.flow(…)`.
 
     A map has queries down and keys across; the colour of a weight is its logarithm, over four powers of ten
     below the heaviest, and black is less than that or hidden. Likeness has the distances with the heads of
     one cluster side by side, and the heads in a plane. A flow has layers down and tokens across, coloured so too.
 
-    Needs matplotlib: `pip install 'clearhead[figures]'`. The file is written beside, and renamed when done.
+    Needs matplotlib: `pip install 'clearhead[figures]'`. The file is written beside, and renamed when done. `force`
+    replaces a file that Clearhead did not write.
 
     Raises:
-        ClearheadError: another ending, no matplotlib, something else than these, or weights that are NaN.
+        ClearheadError: another ending, no matplotlib, something else than these, weights that are NaN, or a file that
+            Clearhead did not write.
         OSError: the file cannot be written.
     """
-    return put(what, path, "draw")
+    return put(what, path, "draw", force=force)
 
 
-def put(what: Any, path: str | os.PathLike[str], asked: str) -> Path:
+def put(what: Any, path: str | os.PathLike[str], asked: str, *, force: bool = False) -> Path:
     """Writes a figure of anything that is registered with `paint`; `asked` is who was asked to, for the sentence."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ClearheadError(f"{asked}: got {path.name!r}, expected a name that ends in {', '.join(FORMATS)}.")
-    whole.write(path, rendered(what, path.suffix[1:]))
+    atomic_write.check(path, force=force)
+    atomic_write.write(path, rendered(what, path.suffix[1:]), force=force)
     return path
 
 
@@ -59,14 +62,16 @@ def rendered(what: Any, form: str) -> bytes:
     figure = Figure(layout="constrained")
     paint(what, figure)
     picture = io.BytesIO()
-    figure.savefig(picture, format=form, dpi=150)
+    maker = "Software" if form == "png" else "Creator"
+    figure.savefig(picture, format=form, dpi=150, metadata={maker: atomic_write.MARK})
     return picture.getvalue()
 
 
-def write_pixels(region: Region, path: str | os.PathLike[str]) -> Path:
+def write_pixels(region: Region, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Writes a map as a bare PNG, one pixel a cell, in the colours of `draw`: quick, to be zoomed or tiled.
 
-    Needs matplotlib, for the colours, and Pillow, which comes with it.
+    Needs matplotlib, for the colours, and Pillow, which comes with it. `force` replaces a file that Clearhead did not
+    write.
     """
     path = Path(path)
     if path.suffix != ".png":
@@ -84,6 +89,7 @@ def write_pixels(region: Region, path: str | os.PathLike[str]) -> Path:
     image = Image.fromarray(index.numpy())
     image.putpalette(colormaps[COLOURS](range(256), bytes=True)[:, :3].tobytes())
     about = PngInfo()
+    about.add_text("Software", atomic_write.MARK)
     about.add_text("Title", _title(region))
     about.add_text(
         "Description",
@@ -92,7 +98,7 @@ def write_pixels(region: Region, path: str | os.PathLike[str]) -> Path:
     )
     picture = io.BytesIO()
     image.save(picture, format="png", pnginfo=about)
-    whole.write(path, picture.getvalue())
+    atomic_write.write(path, picture.getvalue(), force=force)
     return path
 
 

@@ -10,15 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clearhead import atomic_write
 from clearhead.errors import ClearheadError
-from clearhead.view import whole
 
 Rows = Sequence[Mapping[str, Any]]
 KINDS = ("json", "csv", "parquet")
 
 
 def write_rows(
-    path: str | os.PathLike[str], rows: Rows, about: Mapping[str, Any] | None = None, *, kind: str | None = None
+    path: str | os.PathLike[str],
+    rows: Rows,
+    about: Mapping[str, Any] | None = None,
+    *,
+    kind: str | None = None,
+    force: bool = False,
 ) -> Path:
     """Writes rows to `path`, in one step. What is no number, as NaN, is null in the file: an empty cell in CSV.
 
@@ -28,6 +33,7 @@ def write_rows(
         about: what the rows are of, to stand before them in JSON and among the metadata of Parquet. CSV has no
             place for it.
         kind: "json", "csv" or "parquet".
+        force: replace a file that Clearhead did not write.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,15 +44,17 @@ def write_rows(
     1,
 
     Raises:
-        ClearheadError: an unknown ending, or Parquet without pyarrow.
+        ClearheadError: an unknown ending, Parquet without pyarrow, or a file that Clearhead did not write.
         OSError: the file cannot be written.
     """
     path = Path(path)
     kind = check(path, kind)
     if kind == "parquet":
-        whole.write(path, _parquet(rows, about or {}))
+        atomic_write.write(path, _parquet(rows, about or {}), force=force)
     else:
-        whole.write(path, as_text(rows, about, kind=kind).encode(errors="backslashreplace"))
+        data = as_text(rows, about, kind=kind).encode(errors="backslashreplace")
+        names = data.partition(b"\n")[0] + b"\n" if kind == "csv" else None
+        atomic_write.write(path, data, force=force, begins=names)
     return path
 
 
@@ -61,11 +69,14 @@ def check(path: str | os.PathLike[str], kind: str | None = None) -> str:
     return kind
 
 
-def as_text(rows: Rows, about: Mapping[str, Any] | None = None, *, kind: str) -> str:
-    """Rows as JSON, `{**about, "heads": rows}`, or as CSV with a line of names."""
+def as_text(rows: Rows, about: Mapping[str, Any] | None = None, *, kind: str, ascii: bool = False) -> str:
+    """Rows as JSON, `{"generator": ..., **about, "heads": rows}`, or as CSV with a line of names.
+
+    `ascii` writes JSON in ASCII, with escapes for all other characters.
+    """
     if kind == "json":
-        told = {**(about or {}), "heads": [_with_null(row) for row in rows]}
-        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        told = {"generator": atomic_write.MARK, **(about or {}), "heads": [_with_null(row) for row in rows]}
+        return json.dumps(told, indent=1, ensure_ascii=ascii, allow_nan=False) + "\n"
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, _columns(rows), lineterminator="\n")
     table.writeheader()
@@ -81,7 +92,7 @@ def _parquet(rows: Rows, about: Mapping[str, Any]) -> bytes:
         values = [row.get(column) for row in known]
         nothing = all(value is None for value in values)  # of which the type can't be told
         arrays[column] = pa.array(values, pa.float64() if nothing else None)
-    told = {"clearhead": json.dumps(dict(about), ensure_ascii=False)} if about else None
+    told = {"generator": atomic_write.MARK, "clearhead": json.dumps(dict(about), ensure_ascii=False)}
     out = io.BytesIO()
     parquet.write_table(pa.table(arrays).replace_schema_metadata(told), out)
     return out.getvalue()

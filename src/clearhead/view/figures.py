@@ -31,13 +31,16 @@ class Figure:
 
     what: Any
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Writes it as .svg, .png or .pdf, beside and renamed: there is never half a file.
 
+        `force` replaces a file that Clearhead did not write.
+
         Raises:
-            ClearheadError: another ending, or no matplotlib (`pip install 'clearhead[figures]'`).
+            ClearheadError: another ending, no matplotlib (`pip install 'clearhead[figures]'`), or a file that Clearhead
+                did not write.
         """
-        return draw.put(self.what, path, "save")
+        return draw.put(self.what, path, "save", force=force)
 
     def _repr_png_(self) -> bytes:
         return draw.rendered(self.what, "png")

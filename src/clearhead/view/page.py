@@ -12,8 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
-from clearhead.view import whole
+from clearhead import atomic_write
 
 WEB = resources.files("clearhead.view") / "web"
 STYLES = ("style.css", "head.css", "model.css", "report.css", "comparison.css", "map.css", "product.css")
@@ -23,7 +22,9 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async|function|const|class)", re.MULTILINE)
 
 
-def write(path: str | os.PathLike[str], contents: Mapping[str, Any], blocks: Mapping[str, bytes]) -> Path:
+def write(
+    path: str | os.PathLike[str], contents: Mapping[str, Any], blocks: Mapping[str, bytes], *, force: bool = False
+) -> Path:
     """Writes the page of these contents and blocks (see `Scene`) to `path`, in one step: there is never half a file.
 
     >>> import tempfile, torch, zlib
@@ -36,18 +37,16 @@ def write(path: str | os.PathLike[str], contents: Mapping[str, Any], blocks: Map
     'look.html'
 
     Raises:
-        ClearheadError: a folder that isn't there.
+        ClearheadError: a folder that isn't there, or without `force` a file that Clearhead did not write.
     """
-    return put(path, document(contents["title"], contents, blocks, entry="page.js"))
+    return put(path, document(contents["title"], contents, blocks, entry="page.js"), force=force)
 
 
-def put(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes a page's text to `path`, in one step; a folder that isn't there is a ClearheadError."""
+def put(path: str | os.PathLike[str], text: str, *, force: bool = False) -> Path:
+    """Writes a page's text to `path`, in one step, as `atomic_write` does."""
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ClearheadError(f"The page cannot be written to {path}: there is no folder {path.parent}. Make it.")
     # A title may hold a byte that was no text, as Python's surrogateescape has it.
-    whole.write(path, text.encode(errors="xmlcharrefreplace"))
+    atomic_write.write(path, text.encode(errors="xmlcharrefreplace"), force=force)
     return path
 
 

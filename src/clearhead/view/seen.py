@@ -56,6 +56,7 @@ class Seen(Record):
         sequence: int = -1,
         batch: int = 0,
         image: object = None,
+        force: bool = False,
     ) -> Path:
         """Writes a self-contained page of one text: for each query of each head its heaviest keys.
 
@@ -63,10 +64,11 @@ class Seen(Record):
         take more than `budget` (bytes, or as "20 MB"; one at least), and says how much of the weight that is.
         `title` is the beginning of the text unless given; `facts` are shown beside it. If the model read several
         texts, `sequence` and `batch` choose one. `image` is the picture that a vision model read, cropped as it was,
-        as a path, a PIL image, or numbers of shape (H, W, 3); the page then shows its patches.
+        as a path, a PIL image, or numbers of shape (H, W, 3); the page then shows its patches. `force` replaces a file
+        that Clearhead did not write.
         """
         scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch, image=image)
-        return page.write(path, *saved(scene, in_bytes(budget, "budget"), most))
+        return page.write(path, *saved(scene, in_bytes(budget, "budget"), most), force=force)
 
     def show(
         self,
