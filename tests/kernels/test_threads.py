@@ -95,11 +95,11 @@ def test_an_interrupt_stops_a_run_of_calls_and_harms_no_later_one(interrupt: thr
     expected = everything(small)
 
     def forever() -> None:
+        interrupt.start()
         while True:
             everything(large)
 
     with pytest.raises(KeyboardInterrupt):
-        interrupt.start()
         forever()
     assert identical(everything(small), expected)
 
