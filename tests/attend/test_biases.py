@@ -32,6 +32,27 @@ def test_a_relative_bias_is_its_table_at_the_distance(
     near(out, expected.out, expected.s)
 
 
+@pytest.mark.parametrize("rows", [1, 4], ids=["one row for all heads", "a row a head"])
+@pytest.mark.parametrize("pattern", [ch.full(), ch.causal() & ch.window(3)], ids=str)
+def test_a_relative_table_s_gradient_is_summed_over_all_that_share_an_entry(
+    backend: str, pattern: ch.Pattern, rows: int
+) -> None:
+    """Batches, distances that are alike or beyond the table, and heads where they share one row."""
+    q, k, v = torch.randn(3, 4, 6, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
+    table = torch.randn(rows, 6, requires_grad=True)
+    out = ch.attention(q, k, v, pattern=pattern, bias=ch.relative(table), backend=backend)
+    weigh = torch.randn_like(out)
+    (out * weigh).sum().backward()
+
+    exact = table.detach().double().requires_grad_()
+    distance = torch.arange(9) - (torch.arange(6)[:, None] + 3)
+    dense = exact[:, (distance + 3).clamp(0, 5)].expand(4, -1, -1)
+    expected = ch.attention(q.double(), k.double(), v.double(), pattern=pattern, bias=dense, backend="reference")
+    (expected * weigh).sum().backward()
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(table.grad.double(), exact.grad, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("heads", [*range(1, 21), 32, 40, 71, 112])
 def test_alibi_s_slopes_are_those_of_bloom_for_any_number_of_heads(heads: int) -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor

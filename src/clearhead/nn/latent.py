@@ -116,8 +116,8 @@ class MultiHeadLatentAttention(nn.Module):
             out = self._apart(q, q_turned, c, k_turned, pattern)
         elif T > FEW and not any(cache.counts) and not isinstance(cache, Sliding):
             # A first text needs no absorbing, whose heads are wider; but of a window the cache itself knows.
-            cache.write(torch.cat((c[:, None], k_turned), -1), c[:, None], lengths)
             out = self._apart(q, q_turned, c, k_turned, pattern if lengths is None else pattern & padding(lengths))
+            cache.write(torch.cat((c[:, None], k_turned), -1), c[:, None], lengths)
         else:
             out = self._absorbed(q, q_turned, c, k_turned, cache, lengths, pattern)
         return self.out(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
