@@ -7,6 +7,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from clearhead import ClearheadError
+from clearhead.models import guarded
 from clearhead.models.chat_template import written
 
 TALK = [{"role": "user", "content": "Is <b> é?"}, {"role": "assistant", "content": "Yes"}]
@@ -21,11 +22,21 @@ EACH = "{% for m in messages %}"
         EACH + "{{ m | tojson }}{{ m | tojson(indent=2) }}{{ m | tojson(ensure_ascii=true) }}{% endfor %}",
         EACH + "{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}{{ eos_token }}",
         "{{ strftime_now('%Y') }} {{ strftime_now(format='%Y') }}",
+        "{{ tools is none }} {{ documents is none }} {{ tools is defined }}{% if tools is not none %}tools{% endif %}",
+        EACH + "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
     ],
 )
 def test_a_talk_is_written_as_transformers_writes_it(template: str) -> None:
     theirs, _ = render_jinja_template([TALK], chat_template=template, add_generation_prompt=True, eos_token="<end>")
     assert [written(template, TALK, {"eos_token": "<end>"})] == theirs
+
+
+def test_a_message_lacks_what_is_none_in_it_as_in_transformers() -> None:
+    template = EACH + "{{ m.content is defined }} {% endfor %}"
+    assert (
+        written(template, [{"role": "assistant", "content": None}, {"role": "user", "content": ""}], {})
+        == "False True "
+    )
 
 
 def test_a_template_knows_the_day() -> None:
@@ -35,15 +46,46 @@ def test_a_template_knows_the_day() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "messages", "why"),
+    ("template", "why"),
     [
-        (EACH + "{{ m.content + '.' }}{% endfor %}", [{"role": "user", "content": None}], "TypeError: unsupported"),
-        (EACH + "{{ 1 // loop.index0 }}{% endfor %}", TALK, "ZeroDivisionError"),
-        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", TALK, "RecursionError"),
+        (
+            EACH + "{{ m.content + 1 }}{% endfor %}",
+            r"fails \(TypeError: can only concatenate.*; write the talk as a text",
+        ),
+        (EACH + "{{ nothing.at_all }}{% endfor %}", r"fails \(UndefinedError: 'nothing' is undefined\)"),
+        (EACH + "{{ 1 // loop.index0 }}{% endfor %}", r"fails \(ZeroDivisionError"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", r"fails \(RecursionError"),
+        ("{{ raise_exception('No system message') }}", "refuses these messages: No system message"),
+        ("{% for %}", "is no Jinja that can be read: Expected an expression"),
+        ("{% for i in range(9999) %}{{ 'a' * 9999 }}{% endfor %}", "writes more than 10,000,000 characters"),
     ],
 )
-def test_a_template_that_fails_is_a_sentence(template: str, messages: list[Any], why: str) -> None:
-    with pytest.raises(
-        ClearheadError, match=rf'template fails on these messages \({why}.*; expected each to have a "r'
-    ):
-        written(template, messages, {})
+def test_a_template_that_fails_is_a_sentence_that_blames_what_is_at_fault(template: str, why: str) -> None:
+    with pytest.raises(ClearheadError, match=f"^chat: the model's template {why}"):
+        written(template, TALK, {})
+
+
+NESTED = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+DOUBLED = "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}"
+LONG = "{{ strftime_now('%A' * 99999999) * 99 }}"
+
+
+@pytest.mark.parametrize("template", [NESTED, DOUBLED, LONG], ids=["loops", "doubling", "strftime"])
+def test_a_template_has_a_bound_on_time_and_memory(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "SECONDS", 1)
+    monkeypatch.setattr(guarded, "MEMORY", 2**29)
+    with pytest.raises(ClearheadError, match=r"^chat: the model's template (was given up: |fails \(MemoryError)"):
+        written(template, TALK, {})
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([], "got no messages; expected at least one"),
+        ([*TALK, {"content": "x"}], "message 2 is .*; expected a mapping with a "),
+        ([{"role": "user", "content": object()}], "the messages hold more than texts, lists and mappings"),
+    ],
+)
+def test_messages_are_blamed_where_they_are_at_fault(messages: list[Any], why: str) -> None:
+    with pytest.raises(ClearheadError, match=f"^chat: {why}"):
+        written("", messages, {})

@@ -1,55 +1,49 @@
 """The chat template: how a talk is written as the text that a model was taught to go on with, in Jinja."""
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from clearhead.errors import ClearheadError
+from clearhead.models.guarded import guarded
 
 
 def written(template: str, messages: Sequence[Mapping[str, Any]], special: Mapping[str, str]) -> str:
-    """A talk as a text. Templates come from strangers: they run in a sandbox, and know what they do in Transformers.
+    """A talk as a text, up to where the model is to answer.
 
-    Raises ClearheadError if the template refuses the messages, or fails on them.
+    The template gets what Transformers gives it: `messages` without what is None in them, `tools` and `documents`, both
+    None, `add_generation_prompt`, and the special tokens by their roles. Templates come from strangers: they run in a
+    child process, in a sandbox, with a bound on time, memory and output.
+
+    Raises ClearheadError if a message has no role, if there is none, or if the template refuses them, fails, or is
+    given up.
     """
-    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    jinja.filters["tojson"] = _json
-    jinja.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    if not messages:
+        raise ClearheadError('chat: got no messages; expected at least one, with a "role" and a "content".')
+    for n, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ClearheadError(
+                f'chat: message {n} is {str(message)[:60]!r}; expected a mapping with a "role" and a "content".'
+            )
+    variables = {
+        "messages": [{key: value for key, value in one.items() if value is not None} for one in messages],
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": True,
+        **special,
+    }
     try:
-        return jinja.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
-    except TemplateError as error:
-        raise ClearheadError(f"chat: the model's template refuses these messages: {error}.") from error
-    except Exception as error:  # a stranger's program fails in as many ways as there are
-        raise ClearheadError(
-            f"chat: the model's template fails on these messages ({type(error).__name__}: {error}); expected each to "
-            'have a "role" and a text as its "content".'
-        ) from error
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what the model says itself, for training; what it marks is written as it is."""
-
-    tags = {"generation"}  # noqa: RUF012 - as Jinja wants it
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
-def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """JSON as it is: Jinja's own filter escapes what HTML would."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _now(format: str) -> str:  # templates may name it
-    return datetime.now().strftime(format)
-
-
-def _refuse(why: str) -> None:
-    raise TemplateError(why)
+        answer = guarded("render", {"template": template, "variables": variables}, "chat: the model's template")
+    except TypeError as error:  # of JSON
+        raise ClearheadError(f"chat: the messages hold more than texts, lists and mappings: {error}.") from error
+    if "text" in answer:
+        return str(answer["text"])
+    raise ClearheadError(
+        f"chat: the model's template refuses these messages: {answer['refused']}."
+        if "refused" in answer
+        else f"chat: the model's template is no Jinja that can be read: {answer['unreadable']}. Get the model again."
+        if "unreadable" in answer
+        else f"chat: the model's template writes more than {answer['long']} characters; it was stopped."
+        if "long" in answer
+        else f"chat: the model's template fails ({answer['failed']}); write the talk as a text yourself, as the "
+        "model's makers describe it, and give generate that."
+    )
