@@ -33,10 +33,13 @@ def test_a_talk_is_written_as_transformers_writes_it(template: str) -> None:
 
 def test_a_message_lacks_what_is_none_in_it_as_in_transformers() -> None:
     template = EACH + "{{ m.content is defined }} {% endfor %}"
-    assert (
-        written(template, [{"role": "assistant", "content": None}, {"role": "user", "content": ""}], {})
-        == "False True "
-    )
+    talk = [{"role": "assistant", "content": None}, {"role": "user", "content": ""}]
+    assert written(template, talk, {}) == "False True "
+
+
+def test_reasoning_is_found_by_the_names_that_transformers_gives_it() -> None:
+    template = EACH + "{{ m.reasoning_content }} {{ m.thinking }}{% endfor %}"
+    assert written(template, [{"role": "assistant", "reasoning": "why"}], {}) == "why why"
 
 
 def test_a_template_knows_the_day() -> None:

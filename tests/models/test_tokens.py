@@ -147,8 +147,8 @@ def test_a_template_that_refuses_or_does_harm_is_a_sentence(tmp_path: Path, smol
         Tokenizer(smollm2.backend).chat([])
     for template, why in {
         "{{ raise_exception('roles must take turns') }}": r"refuses these messages: roles must take turns\.",
-        "{{ messages.__class__.__mro__ }}": "refuses these messages: .*unsafe",
-        "{% if %}": "refuses these messages",
+        "{{ messages.__class__.__mro__ }}": r"fails \(SecurityError: .*unsafe",
+        "{% if %}": "is no Jinja that can be read",
     }.items():
         with pytest.raises(ClearheadError, match=why):
             Tokenizer(smollm2.backend, template=template).chat([{"role": "user", "content": "one"}])

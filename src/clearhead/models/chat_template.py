@@ -25,7 +25,7 @@ def written(template: str, messages: Sequence[Mapping[str, Any]], special: Mappi
                 f'chat: message {n} is {str(message)[:60]!r}; expected a mapping with a "role" and a "content".'
             )
     variables = {
-        "messages": [{key: value for key, value in one.items() if value is not None} for one in messages],
+        "messages": [_as_transformers_has_it(one) for one in messages],
         "tools": None,
         "documents": None,
         "add_generation_prompt": True,
@@ -47,3 +47,10 @@ def written(template: str, messages: Sequence[Mapping[str, Any]], special: Mappi
         else f"chat: the model's template fails ({answer['failed']}); write the talk as a text yourself, as the "
         "model's makers describe it, and give generate that."
     )
+
+
+def _as_transformers_has_it(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without what is None in it, its reasoning by both names that templates read."""
+    some = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((some[key] for key in ("reasoning_content", "thinking", "reasoning") if key in some), None)
+    return some if reasoning is None else {"thinking": reasoning, **some, "reasoning_content": reasoning}

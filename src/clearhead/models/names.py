@@ -20,7 +20,8 @@ class Names:
     `weights` says, for each name of ours, what of theirs it is: a name, or a `Part` made of names. `{n}` stands for
     any layer's number. What our model does not have (a bias, a head that is tied) is passed over, so that one
     description serves all of a family. What a checkpoint has beyond is an error, unless it is `ignored`, where `*`
-    matches anything, or one of the `copies` of another weight, such as a tied head, and equal to it. `prefix` begins
+    matches anything, or one of the `copies` of another weight, such as a tied head, and equal to it; or stored in its
+    place, where the other is not there. `prefix` begins
     the names in a checkpoint with a head, and may lack in one without. `endings` of names in old checkpoints say what
     they are today: `{".gamma": ".weight"}`.
 
@@ -57,7 +58,7 @@ def to_ours(
 
     Raises ClearheadError that names every weight that is missing, is not expected, or has another shape.
     """
-    theirs = _Today(theirs, names.endings) if names.endings else theirs
+    theirs = _Renamed(theirs, _today(theirs, names.endings)) if names.endings else theirs
     found = any(name.startswith(names.prefix) for name in theirs)
     lacking = "" if found else names.prefix
     plan, unnamed = _plan(names, model, lacking)
@@ -67,6 +68,11 @@ def to_ours(
         for name, weight in write(ours.part, ours.weight.detach().to("meta"), ours.place)
     }
     copies = {copy.removeprefix(lacking): name.removeprefix(lacking) for copy, name in names.copies.items()}
+    # A tied weight may be stored by the name of any of its copies alone.
+    kept = {name: copy for copy, name in copies.items() if copy in theirs and copy not in expected}
+    alone = {name: copy for name, copy in kept.items() if name not in theirs}
+    if alone:
+        theirs = _Renamed(theirs, {name: name for name in theirs} | alone)
     known = expected.keys() | copies.keys()
     odd = [
         name
@@ -95,14 +101,20 @@ def to_theirs(names: Names, model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-class _Today(Mapping[str, Tensor]):
-    """A checkpoint by the names of today, where some endings were others."""
+def _today(theirs: Mapping[str, Tensor], endings: Mapping[str, str]) -> dict[str, str]:
+    """The names of today, where some endings were others, and what the checkpoint has for each."""
+    names = {}
+    for name in theirs:
+        old = next((ending for ending in endings if name.endswith(ending)), "")
+        names[name.removesuffix(old) + endings.get(old, "")] = name
+    return names
 
-    def __init__(self, theirs: Mapping[str, Tensor], endings: Mapping[str, str]) -> None:
-        self._theirs, self._names = theirs, {}
-        for name in theirs:
-            old = next((ending for ending in endings if name.endswith(ending)), "")
-            self._names[name.removesuffix(old) + endings.get(old, "")] = name
+
+class _Renamed(Mapping[str, Tensor]):
+    """A checkpoint by other names: for each of `names`, what the checkpoint calls it."""
+
+    def __init__(self, theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+        self._theirs, self._names = theirs, names
 
     def shape(self, name: str) -> tuple[int, ...]:
         return shape_of(self._theirs, self._names[name])

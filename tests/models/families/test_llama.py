@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig
 
+from clearhead import ClearheadError
+from clearhead.models.families import mistral
 from clearhead.models.families.llama import config
 from tests.models.families.parity import Decoder, Pair, assert_matters
 
@@ -47,6 +50,23 @@ class TestLlama(Decoder):
 def test_the_stretched_turns_matter(tmp_path: Path) -> None:
     plain: dict[str, Any] = {"rope_type": "default", "rope_theta": 100.0}
     assert_matters(Pair(CONFIGS["3"], tmp_path), rope_parameters=plain)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"partial_rotary_factor": 0.5},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}},
+        {"rotary_pct": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", [config, mistral.config], ids=["llama", "mistral"])
+def test_heads_that_turn_in_part_are_refused(family: Callable[[dict[str, Any]], Any], said: dict[str, Any]) -> None:
+    theirs = {**LlamaConfig(**SMALL).to_dict(), **said}
+    with pytest.raises(ClearheadError, match=r"got (partial_rotary_factor|rotary_pct) = 0\.5; expected 1\.0"):
+        family(theirs)
+    assert family({**theirs, **said, "partial_rotary_factor": None, "rotary_pct": 1, "rope_parameters": {}})
 
 
 REAL = """

@@ -21,6 +21,9 @@ from clearhead.nn.positions.rope_config import rotary_of
 def config(theirs: Theirs, pattern: Pattern | tuple[Pattern, ...] = causal(), **attention: Any) -> Config:  # noqa: B008
     """The description of a model of this family; a family that stands on it says its pattern and its attention."""
     expect(theirs, pretraining_tp=1)
+    rope = {**theirs, **(theirs.get("rope_parameters") or theirs.get("rope_scaling") or {})}
+    for name in ("partial_rotary_factor", "rotary_pct"):  # Transformers turns whole heads of these families
+        expect({"model_type": theirs.get("model_type"), name: rope.get(name) or 1.0}, **{name: 1.0})
     width, heads = theirs["hidden_size"], theirs["num_attention_heads"]
     head_width = theirs.get("head_dim") or width // heads
     told = {
