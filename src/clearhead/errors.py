@@ -1,8 +1,11 @@
 """What Clearhead says when something is wrong: sentences, as errors or as warnings."""
 
 
-class ClearheadError(ValueError):
-    """Says what was got, what was expected and how to mend it, in the notation of the docs."""
+class ClearheadError(ValueError, RuntimeError):
+    """Says what was got, what was expected and how to mend it, in the notation of the docs.
+
+    It is a RuntimeError too, which PyTorch's attention raises for shapes and arguments that do not fit.
+    """
 
 
 class WatchWarning(UserWarning):

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
+from torch.autograd.functional import jacobian
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import clearhead as ch
@@ -89,11 +92,42 @@ def test_forward_mode_on_tiled_is_refused_in_a_sentence() -> None:
         hessian(lambda q: attend("tiled", q, k, v).sum())(q)
 
 
-def test_a_hessian_on_the_reference() -> None:
-    q, k, v = (t[:1, :2, :2] for t in qkv())
-    ours = hessian(lambda q: attend("reference", q, k, v).sin().sum())(q)
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_hessian_on_the_reference_which_auto_takes(backend: str, dtype: torch.dtype) -> None:
+    q, k, v = (t[:1, :2, :2] for t in qkv(dtype=dtype))
+    ours = hessian(lambda q: attend(backend, q, k, v).sin().sum())(q)
     twice = jacrev(jacrev(lambda q: attend("reference", q, k, v).sin().sum()))(q)
     torch.testing.assert_close(ours, twice)
+
+
+LEARNED: dict[str, tuple[tuple[int, ...], Callable[[Tensor], dict[str, Any]]]] = {
+    "nothing": ((1,), lambda _: {}),
+    "sinks": ((4,), lambda w: {"sinks": w}),
+    "relative": ((4, 7), lambda w: {"bias": ch.relative(w)}),
+    "dense": ((1, 4, 3, 5), lambda w: {"bias": w}),
+    "alibi": ((4,), lambda w: {"bias": ch.alibi(w)}),
+}
+
+
+@pytest.mark.parametrize("learned", LEARNED)
+def test_batched_gradients_are_those_one_by_one(learned: str, typed: tuple[str, torch.dtype]) -> None:
+    (backend, dtype), (shape, options) = typed, LEARNED[learned]
+    q, weight = torch.randn(2, 4, 3, 8, dtype=dtype), torch.randn(shape, dtype=dtype)
+    k, v = (torch.randn(2, 2, 5, 8, dtype=dtype) for _ in range(2))
+    pattern = ch.causal() & ch.padding(torch.tensor([0, 4]))
+
+    def call(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+        out = ch.attention(q, k, v, pattern=pattern, softcap=2.0, backend=backend, **options(weight))
+        return out.flatten()[::7]
+
+    batched, single = (jacobian(call, (q, k, v, weight), vectorize=vectorize) for vectorize in (True, False))
+    torch.testing.assert_close(batched, single)
+
+
+def test_gradcheck_passes_with_its_batched_gradients() -> None:
+    inputs = [t[:1, :2, :3].requires_grad_() for t in qkv()]
+    assert gradcheck(ch.sdpa, inputs, check_batched_grad=True)
 
 
 def test_tiled_does_not_map_what_its_tiles_share_and_says_so() -> None:

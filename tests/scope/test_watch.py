@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clearhead import ClearheadError, WatchWarning
 from clearhead.scope.seams import CHECKPOINT
+from clearhead.view.seen import watch
 from tests.scope.small import Attention, X
 
 # What was not seen
@@ -366,3 +367,26 @@ def test_so_it_is_with_the_checkpoints_of_transformers(name, use_reentrant, zoo,
     assert [s.name for s in seen] == [name for name, _ in specimen.attentions]
     for a, b in zip(expected, watched, strict=True):
         assert (a - b).norm() <= (1e-4 * a.norm() if use_reentrant else 0)
+
+
+@pytest.mark.parametrize("kernels", ["clearhead", "model"])
+@pytest.mark.parametrize("name", ["llama", "bert", "mha"])
+def test_a_model_on_the_meta_device_gives_shapes_and_the_watch_says_that_there_are_no_values(name, kernels, zoo):
+    if name == "mha":
+        layer = nn.TransformerEncoderLayer(16, 2, batch_first=True, device="meta")
+        model, given = layer.eval(), (torch.empty(2, 5, 16, device="meta"),)
+    else:
+        model = zoo[name]().model.to("meta")
+        given = (torch.zeros(2, 5, dtype=torch.long, device="meta"),)
+
+    def shapes():
+        out = model(*given)
+        return out.shape if isinstance(out, torch.Tensor) else out[0].shape
+
+    expected = shapes()
+    with (
+        pytest.warns(WatchWarning, match=r"ran on the meta device, .* nothing to see"),
+        watch(model, kernels=kernels) as seen,
+    ):
+        assert shapes() == expected
+    assert len(seen) == 0

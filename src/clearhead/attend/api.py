@@ -14,7 +14,8 @@ from clearhead.attend.call import Call
 from clearhead.attend.heard import listener
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import full, where
-from clearhead.attend.remembered import runs_of
+from clearhead.attend.remembered import runs_of, tensors_of
+from clearhead.attend.runs import Runs
 from clearhead.attend.scores import Score, named
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
@@ -111,7 +112,7 @@ def attention(  # type: ignore[misc]  # the overloads leave the options to this 
 
 def autocasted(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v in the type that autocast wants, where it is on."""
-    if not torch.is_autocast_enabled(_device(q)):
+    if not _is_autocast_enabled(_device(q)):
         return q, k, v
     dtype = torch.get_autocast_dtype(_device(q))
     q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.dtype != torch.float64 else x for x in (q, k, v))
@@ -121,7 +122,11 @@ def autocasted(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def without_autocast(q: Tensor) -> AbstractContextManager[object]:
     """Switches autocast off, where it is on."""
     device = _device(q)
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if _is_autocast_enabled(device) else nullcontext()
+
+
+def _is_autocast_enabled(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _device(q: Tensor) -> str:
@@ -152,7 +157,9 @@ def checked(
     if sinks is not None and (not isinstance(sinks, Tensor) or sinks.shape != (H,)):
         got = f"shape {tuple(sinks.shape)}" if isinstance(sinks, Tensor) else type(sinks).__name__
         raise ClearheadError(f"sinks: got {got}, expected one logit a head, a tensor (H,) = ({H},).")
-    bias = dense(bias) if isinstance(bias, Tensor) else bias
+    if isinstance(bias, Tensor):
+        check_strided("bias", bias)
+        bias = dense(bias)
     if not (bias is None or isinstance(bias, Bias)):
         raise ClearheadError(
             f"bias: got {bias!r}, expected alibi(H), relative(table), t5(...), a float tensor, or None. "
@@ -160,7 +167,7 @@ def checked(
         )
     if bias is not None:
         bias.check(B, H, Tq, Tk)
-    runs = runs_of(_pattern(pattern, bias), Tq, Tk, q.device)
+    runs = _runs(_pattern(pattern, bias), Tq, Tk, q.device)
     if runs.start.shape[0] not in (1, B) or runs.start.shape[1] not in (1, H):
         raise ClearheadError(
             f"pattern: {pattern!r} differs over (batches, heads) = {tuple(runs.start.shape[:2])}, but the call has "
@@ -185,11 +192,34 @@ def checked(
     )
 
 
+def _runs(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
+    """The pattern's runs; on the meta device, where nothing has a value, of the same shape where that is known."""
+    if device.type != "meta":
+        return runs_of(pattern, Tq, Tk, device)
+    known = all(not t.is_meta for t in tensors_of(pattern))
+    runs = runs_of(pattern if known else FULL, Tq, Tk, torch.device("cpu"))
+    return Runs(runs.start.to(device), runs.stop.to(device), Tk)
+
+
+def check_strided(name: str, x: Tensor) -> None:
+    """Raises for nested and sparse tensors, which have no strides."""
+    if x.is_nested:
+        raise ClearheadError(
+            f"{name} is a nested tensor, which is not supported. Pad its sequences and pass pattern=padding(lengths), "
+            "or join them and pass pattern=documents(ids)."
+        )
+    if x.layout is not torch.strided:
+        raise ClearheadError(
+            f"{name} has the layout {x.layout}; expected a strided tensor, as {name}.to_dense() gives."
+        )
+
+
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
     """B, H, Tq, Tk of tensors that fit together."""
     for name, x, shape in (("q", q, "(B, H, Tq, D)"), ("k", k, "(B, K, Tk, D)"), ("v", v, "(B, K, Tk, Dv)")):
         if not isinstance(x, Tensor):
             raise ClearheadError(f"{name}: got {type(x).__name__}, expected a tensor {shape}.")
+        check_strided(name, x)
         if x.dim() != 4:
             raise ClearheadError(
                 f"{name} has shape {tuple(x.shape)}; expected the four dimensions {shape}. "
@@ -211,7 +241,7 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
         raise ClearheadError(
             f"q {tuple(q.shape)} has B = {B} but k {tuple(k.shape)} has B = {Bk}; expand the one that is shared."
         )
-    if K == 0 or H % K:
+    if H % K if K else H:
         raise ClearheadError(
             f"q {tuple(q.shape)} has H = {H} heads and k {tuple(k.shape)} has K = {K}; "
             "expected H to be a multiple of K. Is the order of dimensions (B, heads, T, D)?"
@@ -228,7 +258,7 @@ def _pattern(pattern: Pattern | None, bias: Bias | None) -> Pattern:
         )
     if not (pattern is None or isinstance(pattern, Pattern)):
         raise ClearheadError(f"pattern: got {pattern!r}, expected a Pattern such as causal() & window(256), or None.")
-    if isinstance(bias, dense):
+    if isinstance(bias, dense) and not bias.tensor.is_meta:
         hidden = bias.tensor.isneginf()
         if torch.compiler.is_compiling() or bool(hidden.any()):
             return where(~hidden) if pattern is None else pattern & where(~hidden)

@@ -77,7 +77,7 @@ class relative(Bias):
         (grad,) = grads
         entry = self._entry(i, j, past, grad.shape[1]).flatten()
         by_head = ds.sum(0) if grad.shape[0] > 1 else ds.sum((0, 1))[None]
-        grad.index_add_(1, entry, by_head.flatten(1).to(grad.dtype))
+        grad.index_add_(1, entry, by_head.reshape(len(by_head), -1).to(grad.dtype))
 
 
 def t5(weights: Float[Tensor, "buckets H"], *, bidirectional: bool, max_distance: int = 128) -> relative:

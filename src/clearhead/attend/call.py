@@ -60,7 +60,14 @@ class Call:
         """Whether a derivative is carried along with the tensors (jvp)."""
         if torch.compiler.is_compiling() or forward_ad._current_level < 0:
             return False
-        return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in self.tensors)
+        if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in self.tensors):
+            return True
+        # In a Hessian the tangent is hidden within the tensors of another transform, which is the inner one.
+        transforms = torch._C._functorch.get_interpreter_stack() or []
+        is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        return any(one.key() == torch._C._functorch.TransformType.Jvp for one in transforms) and any(
+            t is not None and is_wrapped(t) for t in self.tensors
+        )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.attend import library, native, operators
-from clearhead.attend.api import attention, autocasted, check_shapes, without_autocast
+from clearhead.attend.api import attention, autocasted, check_shapes, check_strided, without_autocast
 from clearhead.attend.biases import Bias, dense
 from clearhead.attend.heard import listener
 from clearhead.attend.pattern import Pattern
@@ -103,6 +103,7 @@ def _checked(
     sinks: Tensor | None,
 ) -> list[int]:
     """How many keys of each sequence are valid; or a sentence that says what does not fit."""
+    check_strided("q", q)
     B, H, Tq = q.shape[:3]
     if blocks is None:
         check_shapes(q, k, v)
@@ -152,6 +153,8 @@ def _valid(lengths: Tensor | None, B: int, Tk: int) -> list[int]:
             f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, expected one whole number a sequence, "
             f"(B,) = ({B},)."
         )
+    if lengths.is_meta:  # how many are valid is not known, and changes no shape
+        return [Tk] * B
     valid: list[int] = lengths.tolist()
     if valid and not 0 <= min(valid) <= max(valid) <= Tk:
         raise ClearheadError(
@@ -162,7 +165,7 @@ def _valid(lengths: Tensor | None, B: int, Tk: int) -> list[int]:
 
 def _check_blocks(blocks: Tensor, valid: list[int], pool: int, block: int) -> None:
     """Every block that is read is there."""
-    if blocks.numel() == 0 or (0 <= int(blocks.min()) and int(blocks.max()) < pool):
+    if blocks.is_meta or blocks.numel() == 0 or (0 <= int(blocks.min()) and int(blocks.max()) < pool):
         return
     for b, (row, length) in enumerate(zip(blocks.tolist(), valid, strict=True)):
         for n in row[: -(-length // block)]:
@@ -187,14 +190,14 @@ def _native(
     sinks: Tensor | None,
 ) -> tuple[Tensor, Tensor, Statistics | None]:
     """All sequences in one call of the kernel, cache and blocks read where they lie."""
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    q, k, v = map(operators.readable, (q, k, v))
     (B, H, Tq, D), (K, block, Dv) = q.shape, v.shape[1:]
     Tk = block if blocks is None else blocks.shape[1] * block
     stops = [max(length - Tq + r + 1, 0) for length in valid for r in range(Tq)]
     starts = [max(0, s - (window or s)) for s in stops]
     start, stop, lengths = (_ints(x) for x in (starts, stops, valid))
     table = None if bias is None else native.by_distance(bias, bias.weights, Tq, Tk)
-    sinks = None if sinks is None else sinks.float().contiguous()
+    sinks = None if sinks is None else operators.resolved(sinks).float().contiguous()
     out, lse = q.new_empty(B, H, Tq, Dv), torch.empty(B, H, Tq)
     call = library.NativeCall(
         B, H, K, Tq, Tk, D, Dv, operators.TYPES[q.dtype], library.threads(), *map(operators.strided, (q, k, v, out))

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from clearhead.attend import reference
-from clearhead.attend.api import autocasted, checked
+from clearhead.attend.api import autocasted, checked, without_autocast
 from clearhead.attend.backends import BACKENDS, choose
 from clearhead.attend.call import Call
 from clearhead.attend.scores import Additive
+from clearhead.errors import ClearheadError
 
 SAMPLE = 16
 """How many query rows are computed again in float64."""
@@ -95,8 +96,10 @@ def explain(
     bytes        1,572,864 in, 1,048,576 out, ... of workspace
     error        ... at most, against float64 on 16 of the queries
     """
+    if q.is_meta:
+        raise ClearheadError("explain measures an error, and on the meta device there are no values to measure it on.")
     q, k, v = autocasted(q, k, v)
-    with torch.autocast(q.device.type, enabled=False), torch.no_grad():
+    with without_autocast(q), torch.no_grad():
         return _explained(checked(q, k, v, **options), backend, return_lse, probe)
 
 

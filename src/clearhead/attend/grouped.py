@@ -17,4 +17,4 @@ def reduce_product(a: Float[Tensor, "*B H m n"], b: Float[Tensor, "*B H m x"], K
 def _folded(a: Float[Tensor, "*B H m x"], K: int) -> Float[Tensor, "*B K Gm x"]:
     """Heads that share a key head, one under the other."""
     H, m = a.shape[-3:-1]
-    return a.reshape(*a.shape[:-3], K, H // K * m, a.shape[-1])
+    return a.reshape(*a.shape[:-3], K, H // max(K, 1) * m, a.shape[-1])

@@ -26,10 +26,8 @@ def arguments(call: Call) -> operators.Arguments:
     """The call as the operators take it: tensors and numbers."""
     table, pairs = bias_tensors(call)
     return (
-        *(x if x.stride(-1) == 1 else x.contiguous() for x in (call.q, call.k, call.v)),
-        call.sinks,
-        table,
-        pairs,
+        *map(operators.readable, (call.q, call.k, call.v)),
+        *(x if x is None else operators.resolved(x) for x in (call.sinks, table, pairs)),
         call.runs.start,
         call.runs.stop,
         call.queries,
@@ -101,6 +99,8 @@ def refuses_tensors(q: Tensor, v: Tensor) -> str | None:
     D, Dv = q.shape[-1], v.shape[-1]
     if q.device.type != "cpu":
         return f"its kernels run on the CPU, and q is on {q.device}"
+    if q.shape[1] == 0:
+        return "q has no heads, and its kernels share them out"
     if q.dtype not in operators.TYPES:
         return f"its kernels compute in float32, and q is {q.dtype}"
     if max(D, Dv) > WIDEST:

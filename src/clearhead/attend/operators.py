@@ -285,6 +285,19 @@ def lowered(
     return native, (q, k, v, sinks, table, pairs, start, stop, queries)
 
 
+def readable(x: Tensor) -> Tensor:
+    """x as the kernels can read it: what it means stands in memory, its last dimension contiguous."""
+    x = resolved(x)
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def resolved(x: Tensor) -> Tensor:
+    """x with its numbers in memory: without PyTorch's negative bit, and no zeros that were never written."""
+    if torch.compiler.is_compiling():  # the operator's own dispatch resolves them
+        return x
+    return x.clone() if x._is_zerotensor() else x.resolve_neg()
+
+
 def point(to: ctypes.Structure, names: tuple[str, ...], rows: Tensor) -> None:
     """Points the fields of these names at the first, second, … part of a contiguous tensor."""
     bytes_of_each = rows[0].numel() * rows.element_size()

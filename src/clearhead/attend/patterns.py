@@ -292,6 +292,10 @@ class where(Pattern):
                 "A float mask that is added to the scores is a bias: pass it as bias=."
             )
 
+        if self.mask.is_nested or self.mask.layout is not torch.strided:
+            kind = "nested" if self.mask.is_nested else f"of the layout {self.mask.layout}"
+            raise ClearheadError(f"where: the mask is {kind}; expected a strided tensor, as mask.to_dense() gives.")
+
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         mask = _four_dimensional(self.mask.to(device))
         if mask.shape[-2] not in (1, Tq) or mask.shape[-1] not in (1, Tk):

@@ -18,7 +18,7 @@ def runs_of(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
     """`pattern.runs`, made again only where sizes, device or the pattern's own tensors have changed."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return pattern.runs(Tq, Tk, device)
-    tensors = list(_tensors(pattern))
+    tensors = list(tensors_of(pattern))
     if any(t.is_inference() for t in tensors):  # they don't count their changes
         return pattern.runs(Tq, Tk, device)
     state = (Tq, Tk, device, *(t._version for t in tensors))
@@ -30,10 +30,11 @@ def runs_of(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
     return runs
 
 
-def _tensors(pattern: Pattern) -> Iterator[Tensor]:
+def tensors_of(pattern: Pattern) -> Iterator[Tensor]:
+    """The tensors of a pattern and of those that it is composed of."""
     for field in fields(pattern):  # type: ignore[arg-type]  # every pattern is a dataclass
         value = getattr(pattern, field.name)
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, Pattern):
-            yield from _tensors(value)
+            yield from tensors_of(value)

@@ -1,12 +1,17 @@
 """sdpa(): PyTorch's scaled_dot_product_attention, argument for argument, through attention()."""
 
 from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.bias import CausalBias, CausalVariant
+from torch.overrides import handle_torch_function, has_torch_function
 
-from clearhead.attend.api import attention
+from clearhead.attend.api import attention, check_strided
+from clearhead.attend.overrides import overriding
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import causal, where
 from clearhead.errors import ClearheadError
@@ -30,13 +35,14 @@ def sdpa(
         key: `(..., H, Tk, D)`; its leading dimensions broadcast against those of query and value.
         value: `(..., H, Tk, Dv)`.
         attn_mask: broadcasts to `(..., H, Tq, Tk)`: boolean, True = may attend, or floats added to the scores,
-            of which −inf hides.
+            of which −inf hides; or PyTorch's `causal_upper_left(Tq, Tk)` and `causal_lower_right(Tq, Tk)`.
         dropout_p: the probability of dropping a weight, below 1.
         is_causal: query row r sees keys 0 … r: causality aligned to the start, `causal(align="start")`.
         scale: None is 1/√D.
         enable_gqa: key and value may have fewer heads than query, by a divisor.
 
-    A query that may see nothing gives 0, where some of PyTorch's kernels give NaN.
+    A query that may see nothing gives 0, where some of PyTorch's kernels give NaN. A call with an argument whose
+    class overrides PyTorch's functions (`__torch_function__`) goes to PyTorch's function, which calls that class.
 
     Raises:
         ClearheadError: where PyTorch's raises, as for a mask together with is_causal, or shapes that do not fit.
@@ -47,6 +53,22 @@ def sdpa(
     >>> torch.allclose(ch.sdpa(q, k, v, is_causal=True, enable_gqa=True), theirs, atol=1e-5)
     True
     """
+    pattern: Pattern | None = causal(align="start") if is_causal else None
+    if isinstance(attn_mask, CausalBias):
+        if is_causal:
+            raise ClearheadError("sdpa: got both a causal mask and is_causal=True; leave one of them out.")
+        pattern = _causal(attn_mask, query.shape[-2], key.shape[-2])
+        attn_mask = None
+    tensors = (query, key, value, attn_mask)
+    if not torch.compiler.is_compiling() and has_torch_function(tensors) and overriding(tensors):
+        options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
+        passed: Tensor = handle_torch_function(
+            F.scaled_dot_product_attention, tensors, *tensors, dropout_p, is_causal, **options
+        )
+        return passed
+    for name, x in zip(("query", "key", "value", "attn_mask"), tensors, strict=True):
+        if isinstance(x, Tensor):
+            check_strided(name, x)
     dims = max(x.dim() for x in (query, key, value))
     if min(x.dim() for x in (query, key, value)) < (3 if enable_gqa else 2):
         raise ClearheadError(
@@ -59,7 +81,6 @@ def sdpa(
         H = q.shape[-3] if enable_gqa else _broadcast("heads", *(x.shape[-3:-2] for x in (q, k, v)))[0]
         q, k, v = (_with_heads(x, H) for x in (q, k, v))
     q, k, v = (x.expand(*batch, *x.shape[-3:]).reshape(prod(batch), *x.shape[-3:]) for x in (q, k, v))
-    pattern: Pattern | None = causal(align="start") if is_causal else None
     bias = None
     if attn_mask is not None:
         if is_causal:
@@ -75,6 +96,18 @@ def sdpa(
             )
     out = attention(q, k, v, pattern=pattern, bias=bias, scale=scale, dropout=dropout_p)
     return out.reshape(*batch, *out.shape[1:])[(0,) * (3 - dims)]
+
+
+def _causal(mask: CausalBias, Tq: int, Tk: int) -> Pattern:
+    """The causality that PyTorch's class stands for; it reads the sizes only where it is aligned to the end."""
+    sizes = mask.seq_len_q, mask.seq_len_kv
+    if mask.variant == CausalVariant.UPPER_LEFT or mask.seq_len_q == mask.seq_len_kv:
+        return causal(align="start")
+    if sizes != (Tq, Tk):
+        raise ClearheadError(
+            f"sdpa: got causal_lower_right{sizes} for Tq = {Tq}, Tk = {Tk}; expected causal_lower_right({Tq}, {Tk})."
+        )
+    return causal()
 
 
 def _with_heads(x: Tensor, H: int) -> Tensor:

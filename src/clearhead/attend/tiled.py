@@ -86,21 +86,21 @@ class _Tiled(torch.autograd.Function):
         dscore = [delta.new_zeros(w.shape) for w in call.score_weights]
         dqs = []
         for rows, pieces in call.runs.tiles(*call.score.tile):
-            q, do = call.q[:, :, rows].to(dtype), dout[:, :, rows]
+            q, do = call.q[:, :, rows].to(dtype), _narrowed(dout, rows)
             dq = torch.zeros_like(q)
             for columns, whole in pieces:
                 p, hidden, pull = _made_again(
                     call, q, rows, columns, whole, base[:, :, rows, None], norm[:, :, rows, None]
                 )
                 kept = call.dropout_mask(rows, columns, p.shape) if call.dropout else 1
-                dv[:, :, columns] += reduce_product(p * kept, do, K)
+                _narrowed(dv, columns).add_(reduce_product(p * kept, do, K))
                 dp = expand_product(do, call.v[:, :, columns].to(dtype).mT)
-                ds = p * (dp * kept - delta[:, :, rows, None])
+                ds = p * (dp * kept - _narrowed(delta, rows)[..., None])
                 if hidden is not None:  # a hidden value may be NaN, and so may dp
                     ds = ds.masked_fill(hidden, 0)
                 dq_piece, dk_piece, *dscore_piece = pull(ds)
                 dq = dq + dq_piece
-                dk[:, :, columns] += dk_piece
+                _narrowed(dk, columns).add_(dk_piece)
                 dscore = [total + piece for total, piece in zip(dscore, dscore_piece, strict=True)]
                 if call.bias is not None:
                     call.bias.add_gradient(dbias, call.rows(rows), call.columns(columns), call.past, ds)
@@ -143,6 +143,11 @@ class _Tiled(torch.autograd.Function):
         )
 
 
+def _narrowed(x: Tensor, rows: slice) -> Tensor:
+    """x[:, :, rows], also where a gradient of many outputs is batched (is_grads_batched), which takes no slices."""
+    return x.narrow(2, rows.start, rows.stop - rows.start)
+
+
 def _made_again(
     call: Call, q: Tensor, rows: slice, columns: slice, whole: bool, base: Tensor, norm: Tensor
 ) -> tuple[Tensor, Tensor | None, Callable[[Tensor], tuple[Tensor, ...]]]:
@@ -171,6 +176,8 @@ def refuses(call: Call) -> str | None:
     """Why this backend can't take the call, or None."""
     if torch.compiler.is_compiling():
         return "torch.compile can't trace its list of tiles, which the pattern's values decide in Python"
+    if call.q.is_meta:
+        return "which of its tiles are empty is not known on the meta device"
     if call.in_forward_mode:
         return "it has no forward-mode derivative, which would need every tile twice"
     return None

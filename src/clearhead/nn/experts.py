@@ -137,6 +137,8 @@ class Experts(nn.Module):
 
     def _visited(self, x: Float[Tensor, "N E"], routing: Routing) -> Float[Tensor, "N E"]:
         """The sum of what each token's experts make of it."""
+        if x.is_meta:  # which expert takes which token is not known there, and changes no shape
+            return torch.empty_like(x)
         N = len(x)
         # All first choices stand before all second ones, so that a full expert drops the latter.
         visits, weights = routing.chosen.T.flatten(), routing.weights.T.flatten()

@@ -83,7 +83,7 @@ def fits(weight: Tensor, x: Tensor) -> bool:
 def _is_memory(x: Tensor) -> bool:
     """Whether x is numbers in the CPU's memory, which mean what is written there."""
     plain = type(x) in (Tensor, Parameter) and x.is_cpu and x.layout is torch.strided
-    return plain and not x.is_neg() and x.numel() > 0
+    return plain and not x.is_neg() and not x._is_zerotensor() and x.numel() > 0
 
 
 def _is_looked_at() -> bool:

@@ -2,13 +2,15 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import update_wrapper
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.bias import CausalBias
 from torch.overrides import handle_torch_function, has_torch_function
 
 Kernel = Callable[..., Any]
@@ -107,14 +109,16 @@ def _functions_replaced() -> Iterator[None]:
         F.multi_head_attention_forward,
         torch.backends.mha.get_fastpath_enabled(),
     )
-    if stands_for(sdpa) is not sdpa:
+    if isinstance(sdpa, Replacement):
         yield
         return
 
-    def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if has_torch_function((query, key, value)):  # a mode, as a watch is one, comes back here on its way
-            inputs = query, key, value
-            return handle_torch_function(scaled_dot_product_attention, inputs, *inputs, *args, **kwargs)
+    def scaled_dot_product_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = (query, key, value, *args, *kwargs.values())
+        if has_torch_function(arguments):  # a mode or a class of one of them, which call this function in turn
+            # Nested tensors compare with PyTorch's own function by `is`, other classes with F's.
+            function = sdpa if is_nested(arguments) else replaced_sdpa
+            return handle_torch_function(function, arguments, query, key, value, *args, **kwargs)
         taker = _taker()
         if taker is None:
             return sdpa(query, key, value, *args, **kwargs)
@@ -126,21 +130,56 @@ def _functions_replaced() -> Iterator[None]:
             taker.give_weights()
         return multi_head(query, key, value, *args, **kwargs)
 
-    multi_head_attention_forward.stands_for = multi_head  # type: ignore[attr-defined]
-    scaled_dot_product_attention.stands_for = sdpa  # type: ignore[attr-defined]
-    F.scaled_dot_product_attention = scaled_dot_product_attention
-    F.multi_head_attention_forward = multi_head_attention_forward
+    def of_causal_bias(cls: Any, function: Callable[..., Any], *rest: Any) -> Any:
+        """Called with PyTorch's function by whoever imported that by its name; it compares by `is` with F's."""
+        return own_of_causal_bias(cls, replaced_sdpa if function is sdpa else function, *rest)
+
+    replaced_sdpa = Replacement(sdpa, scaled_dot_product_attention)
+    causal_bias: Any = CausalBias
+    own_of_causal_bias = causal_bias.__torch_function__.__func__
+    causal_bias.__torch_function__ = classmethod(of_causal_bias)
+    F.scaled_dot_product_attention = replaced_sdpa
+    F.multi_head_attention_forward = Replacement(multi_head, multi_head_attention_forward)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         F.scaled_dot_product_attention, F.multi_head_attention_forward = sdpa, multi_head
+        causal_bias.__torch_function__ = classmethod(own_of_causal_bias)
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def stands_for(function: Callable[..., Any]) -> Callable[..., Any]:
+def is_nested(arguments: Iterable[Any]) -> bool:
+    """Whether one of the arguments is a nested tensor."""
+    return any(isinstance(x, Tensor) and x.is_nested for x in arguments)
+
+
+class Replacement:
+    """A function in place of one of PyTorch's, and equal to it.
+
+    A class with a `__torch_function__` compares the function that it is called with with those of PyTorch, or looks
+    it up in a table: both find this one.
+    """
+
+    def __init__(self, original: Callable[..., Any], function: Callable[..., Any]) -> None:
+        update_wrapper(self, original)
+        self.original = original
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function in its place gives."""
+        return self._function(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other == self.original
+
+    def __hash__(self) -> int:
+        return hash(self.original)
+
+
+def original(function: Callable[..., Any]) -> Callable[..., Any]:
     """PyTorch's function, if it is replaced by this one; else this one."""
-    return getattr(function, "stands_for", function)
+    return function.original if isinstance(function, Replacement) else function
 
 
 def _taker() -> Taker | None:

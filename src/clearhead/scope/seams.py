@@ -13,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.attend import reference
 from clearhead.attend.call import Call
+from clearhead.attend.overrides import called_by, overriding
 from clearhead.scope import interface, multihead
 from clearhead.scope.accelerate import accelerated
-from clearhead.scope.dispatch import Kernel, stands_for
+from clearhead.scope.dispatch import Kernel, is_nested, original
 from clearhead.scope.interface import Asked
 from clearhead.scope.modules import Frame, Running
 from clearhead.scope.sighting import Recorder, Sighting
@@ -28,6 +29,7 @@ LEFT = "the watch leaves them to it: kernels='model'"
 DROPS = "dropout is a matter of chance, which is left to the model"
 CHECKPOINT = "what they save is packed by hooks, as in a checkpoint, and has to be the same when it computes again"
 NOTHING = "some of their queries may see nothing, by a mask of floats, and kernels differ in what that gives"
+ON_META = "they ran on the meta device, which holds no values"
 UNASKED = "they were not chosen"
 SOFTMAX = "nothing was seen of them but a softmax"
 OTHERS = "they were called where none of ours can stand in"
@@ -53,6 +55,8 @@ class Seams(TorchFunctionMode):
         """Every module inside which an attention was seen."""
         self.noted = 0
         """How many were passed on."""
+        self.on_meta = False
+        """Whether one ran on the meta device, which has shapes and no values."""
         self.running = running
         self.kernels = kernels
         self._recorder = recorder
@@ -72,11 +76,18 @@ class Seams(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        reader = _READERS.get(stands_for(func))
-        if reader is None or not self.here:
+        reader = _READERS.get(original(func))
+        if reader is None:
             return func(*args, **kwargs)
-        if stands_for(func) is SDPA:
+        arguments = (*args, *kwargs.values())
+        if func is SDPA and not is_nested(arguments):
             func = F.scaled_dot_product_attention  # whoever imported PyTorch's own by its name gets ours too
+        if not self.here:
+            return func(*args, **kwargs)
+        overridden = overriding(arguments)
+        if overridden:  # what is computed is for their classes to say: seen is what they call
+            with self:
+                return called_by(overridden, func, types, args, kwargs)
         with self._listening() as told:
             result = func(*args, **kwargs)
         with torch.no_grad(), passing():
@@ -96,7 +107,8 @@ class Seams(TorchFunctionMode):
             attention_mask: Tensor | None,
             **kwargs: Any,
         ) -> Any:
-            if kwargs.get("cache") is not None:  # of pages that the kernel fills itself: seen further in, if at all
+            # A kernel that fills pages itself, or a class that overrides functions: seen further in, if at all.
+            if kwargs.get("cache") is not None or overriding((query, key, value, attention_mask)):
                 return kernel(module, query, key, value, attention_mask, **kwargs)
             with self._quiet(), self._listening() as told:
                 result = kernel(module, query, key, value, attention_mask, **kwargs)
@@ -109,7 +121,8 @@ class Seams(TorchFunctionMode):
 
     def hear(self, call: Call, backend: Any, probe: bool) -> Any:
         """An attention of Clearhead's own, as its layers call it: who sees whom is said by the call."""
-        if not self.is_chosen:
+        if call.q.is_meta or not self.is_chosen:
+            self.on_meta |= call.q.is_meta
             self.seen |= {outer.name for outer in self.running.stack}
             return backend.forward(call, probe)
         asked = Asked(
@@ -264,6 +277,9 @@ class Seams(TorchFunctionMode):
         """Passes on what was shown, with whose it is and which tokens it is about."""
         frame = self.attention
         self.seen |= {outer.name for outer in self.running.stack}
+        if any(isinstance(x, Tensor) and x.is_meta for x in shown.values()):
+            self.on_meta = True
+            return
         ids_q, ids_k, padding = self._tokens(kind, *shape, shown.get("k") if self.is_chosen else None)
         if not self.is_chosen:
             return
@@ -320,6 +336,8 @@ class Beneath(StandIn):
         """The attention, without keys that stand for no token; or why it is the model's own to compute."""
         if not self._seams.is_chosen:
             return UNASKED
+        if asked.q.is_meta:
+            return ON_META
         asked = self._seams.cut(asked)
         self._seams.expect(asked)
         if self._seams.kernels == "model":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead.attend.overrides import overriding
 from clearhead.scope import interface
 from clearhead.scope.dispatch import Kernel
 from clearhead.scope.interface import Asked
@@ -86,6 +87,8 @@ class StandIn:
         def replaced(
             module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
         ) -> Any:
+            if overriding((query, key, value, attention_mask)):  # taken is what their classes call, if anything
+                return kernel(module, query, key, value, attention_mask, **kwargs)
             outcome: Outcome | None = interface.wants_more(implementation, module, kwargs)
             if outcome is None:
                 asked = interface.read(implementation, module, query, key, value, attention_mask, **kwargs)
@@ -125,10 +128,10 @@ class StandIn:
 
 
 def asked_of(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     *,
@@ -136,6 +139,8 @@ def asked_of(
     enable_gqa: bool = False,
 ) -> Asked | str:
     """What `scaled_dot_product_attention` is asked for; or what it is that no kernel of ours is asked for."""
+    if not all(isinstance(x, Tensor) for x in (query, key, value)) or not isinstance(attn_mask, Tensor | None):
+        return "one of its arguments is no tensor"
     if query.is_nested:
         return "its tensors are nested"
     if not (query.dim() == key.dim() == value.dim() and 2 <= query.dim() <= 4):

@@ -94,8 +94,10 @@ def _why_not(asked: Asked) -> str | None:
             return f"its tensors are of a class of their own, {type(x).__name__}"
     if q.device.type != "cpu":
         return f"its tensors are on {q.device}, not on the CPU"
-    if q.is_nested or k.is_nested or v.is_nested:
+    if any(x.is_nested for x in (q, k, v)):
         return "its tensors are nested"
+    if any(x.layout is not torch.strided for x in (q, k, v, *masks)):
+        return "its tensors are sparse"
     if torch._C._is_tracing():
         return "it is being traced, which records PyTorch's own operations"
     if torch._C._functorch.peek_interpreter_stack() is not None:

@@ -58,7 +58,8 @@ class Watch(Generic[R]):
             another thread.
 
     Warns:
-        WatchWarning: at the end, if some of the attentions that ran were not seen.
+        WatchWarning: at the end, if some of the attentions that ran were not seen, or if the model ran on the meta
+            device, where it gives shapes as ever and there is nothing to see.
 
     >>> import torch
     >>> from torch import nn
@@ -136,6 +137,14 @@ class Watch(Generic[R]):
             raise ClearheadError(
                 f"{model} was not run inside the watch, so nothing was seen. Run it in the with block."
             )
+        if self._seams.on_meta:
+            warnings.warn(
+                f"{model} ran on the meta device, whose tensors have shapes and no values: there was nothing to see. "
+                "Load its weights on another device to see its attention.",
+                WatchWarning,
+                3,
+            )
+            return
         if self._seams.noted == 0:
             if unseen:
                 why = f"Unseen ran {listed(unseen)}. {SEEN}"
