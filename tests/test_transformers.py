@@ -149,6 +149,42 @@ def test_accelerate_counts_what_runs_on_it(monkeypatch):
     assert run.taken == 2
 
 
+def test_importing_clearhead_registers_it_when_transformers_is_imported_and_imports_nothing_itself():
+    code = """
+import sys, clearhead
+assert "transformers" not in sys.modules
+from transformers import BertConfig, BertModel
+model = BertModel._from_config(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9,
+    intermediate_size=8), attn_implementation="clearhead")
+print(model.config._attn_implementation, sum("clearhead" in type(finder).__module__ for finder in sys.meta_path))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["clearhead", "0"]
+
+
+UNREACHED = {
+    "gptj": lambda: transformers.GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=4, vocab_size=60),
+    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=60),
+    "mpnet": lambda: transformers.MPNetConfig(**SMALL),
+}
+"""Models that do not dispatch their attention."""
+
+
+@pytest.mark.parametrize("name", UNREACHED)
+def test_a_model_that_does_not_dispatch_keeps_its_own_attention_and_one_warning_says_so(name, monkeypatch):
+    monkeypatch.setattr(clearhead.transformers, "_warned", set())
+    auto = transformers.AutoModelForMaskedLM if name == "mpnet" else transformers.AutoModelForCausalLM
+    with pytest.warns(
+        WatchWarning, match=r"does not reach \w+, .*AttentionInterface.*clearhead.accelerate.*clearhead.watch"
+    ) as warned:
+        ours, _ = (auto.from_config(UNREACHED[name](), attn_implementation="clearhead").eval() for _ in range(2))
+    assert len(warned) == 1
+    eager = auto.from_config(UNREACHED[name](), attn_implementation="eager").eval()
+    eager.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        assert torch.equal(ours(IDS).logits, eager(IDS).logits)
+
+
 def test_importing_it_leaves_the_name_of_transformers_alone():
     assert clearhead.transformers is not transformers
     code = "import clearhead.transformers, transformers; print(transformers.AutoModel.__module__)"

@@ -5,6 +5,7 @@ from clearhead.attend import *  # noqa: F403
 from clearhead.attend import __all__ as _attend
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.models.checkpoints import open_model
+from clearhead.registration import register_with_transformers
 from clearhead.scope.accelerate import accelerate
 from clearhead.scope.copying import copying
 from clearhead.scope.corpus import Corpus
@@ -15,6 +16,7 @@ from clearhead.view.compared import compare
 from clearhead.view.draw import draw, write_pixels
 from clearhead.view.seen import Seen, watch
 
+register_with_transformers()
 __version__ = "0.1.0"
 __all__ = [
     "ClearheadError",

@@ -1,5 +1,6 @@
 """`attn_implementation="clearhead"` for the models of Transformers: importing this module registers it."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ try:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
+    from transformers.modeling_utils import PreTrainedModel
 except ImportError as error:
     raise ImportError(
         "clearhead.transformers needs Transformers, which is not here, or too old: pip install 'clearhead[hf]'."
@@ -33,8 +35,9 @@ def clearhead_attention_forward(
 ) -> tuple[Tensor, None]:
     """softmax(softcap(scaling · q kᵀ) + mask + position_bias) v, with sinks joined to the denominator.
 
-    To use it: `import clearhead.transformers`, then `AutoModel.from_pretrained(name,
-    attn_implementation="clearhead")`, or `model.set_attn_implementation("clearhead")`.
+    To use it: `import clearhead`, then `AutoModel.from_pretrained(name, attn_implementation="clearhead")`, or
+    `model.set_attn_implementation("clearhead")`. A model whose class does not dispatch its attention through
+    Transformers' AttentionInterface keeps Transformers' own attention, and a WatchWarning says so, once for each class.
 
     Args:
         module: the attention of the model; says whether it `is_causal`, if the keyword doesn't.
@@ -65,5 +68,37 @@ def clearhead_attention_forward(
     return attention(asked.q, asked.k, asked.v, **taking.options(asked)).transpose(1, 2).contiguous(), None
 
 
+_warned: set[type] = set()
+_own_choice = PreTrainedModel._check_and_adjust_attn_implementation
+
+
+@functools.wraps(_own_choice)
+def _choice(model: PreTrainedModel, *args: Any, **kwargs: Any) -> str:
+    """What a model's attention runs on; where its class does not dispatch, the implementation that it has itself."""
+    chosen: str = _own_choice(model, *args, **kwargs)
+    if chosen != NAME or model._can_set_attn_implementation():
+        return chosen
+    kind = type(model)
+    # With any other name, the mask would be made for a kernel that the class does not call.
+    own = "sdpa" if kind._supports_sdpa else "eager"
+    if kind not in _warned:
+        _warned.add(kind)
+        reached = (
+            "clearhead.accelerate(model) runs its scaled_dot_product_attention on Clearhead's kernels, and "
+            "clearhead.watch(model) shows it."
+            if own == "sdpa"
+            else "clearhead.accelerate(model) cannot take its attention either, as it calls no function that can be "
+            "taken; clearhead.watch(model) shows it where it takes a softmax of (B, H, Tq, Tk) scores."
+        )
+        warnings.warn(
+            f"attn_implementation='clearhead' does not reach {kind.__name__}, which does not use Transformers' "
+            f"AttentionInterface: it runs on its own {own} attention. {reached}",
+            WatchWarning,
+            2,
+        )
+    return own
+
+
+PreTrainedModel._check_and_adjust_attn_implementation = _choice
 AttentionInterface.register(NAME, clearhead_attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)
