@@ -69,7 +69,8 @@ def clearhead_attention_forward(
 
 
 _warned: set[type] = set()
-_own_choice = PreTrainedModel._check_and_adjust_attn_implementation
+_models: Any = PreTrainedModel
+_own_choice = _models._check_and_adjust_attn_implementation
 
 
 @functools.wraps(_own_choice)
@@ -99,6 +100,6 @@ def _choice(model: PreTrainedModel, *args: Any, **kwargs: Any) -> str:
     return own
 
 
-PreTrainedModel._check_and_adjust_attn_implementation = _choice
+_models._check_and_adjust_attn_implementation = _choice
 AttentionInterface.register(NAME, clearhead_attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)
