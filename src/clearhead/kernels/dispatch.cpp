@@ -3,12 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
+#include "isas.h"
 #include "parallel.h"
 #include "table.h"
 
@@ -19,36 +15,6 @@ struct Isa {
     const Kernels* kernels;
     bool (*here)();
 };
-
-#if defined(__x86_64__)
-#define EACH_ISA(do_) do_(amx) do_(avx512bf16) do_(avx512) do_(avx2) do_(baseline)
-bool has_avx512bf16() { return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw"); }
-/* Tiles are there once the process may use their memory, which Linux grants when asked. */
-bool has_amx() {
-#if defined(__linux__)
-    static const bool granted = [] {
-        unsigned a, b, c, d;
-        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-        constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;
-        constexpr int request_permission = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
-        return (d & bf16) && (d & tile) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-    }();
-    return granted && has_avx512bf16();
-#else
-    return false;
-#endif
-}
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-bool has_avx2() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-#else
-#define EACH_ISA(do_) do_(baseline)
-#endif
-bool has_baseline() { return true; }
 
 #define DECLARE(isa) extern "C" const Kernels clearhead_##isa;
 #define ROW(isa) {#isa, &clearhead_##isa, has_##isa},
@@ -62,13 +28,14 @@ namespace {
 const Isa isas[] = {EACH_ISA(ROW)}; /* the best first */
 const Isa* chosen = nullptr;
 
+const Isa* best() {
+    for (const Isa& isa : isas)
+        if (isa.here()) return &isa;
+    return nullptr;
+}
+
 const Isa& current() {
-    if (!chosen)
-        for (const Isa& isa : isas)
-            if (isa.here()) {
-                chosen = &isa;
-                break;
-            }
+    if (!chosen) chosen = best();
     return *chosen;
 }
 
@@ -119,7 +86,8 @@ const char* clearhead_isa_here(int n) {
     return nullptr;
 }
 
-const char* clearhead_isa(void) { return current().name; }
+/* The one in use; null where this machine has none of this build. */
+const char* clearhead_isa(void) { return best() ? current().name : nullptr; }
 
 /* Takes the instruction set of this name from here on; 0 if this machine does not have it. */
 int clearhead_choose_isa(const char* name) {
