@@ -3,7 +3,7 @@
 from clearhead import models, nn
 from clearhead.attend import *  # noqa: F403
 from clearhead.attend import __all__ as _attend
-from clearhead.errors import ClearheadError, WatchWarning
+from clearhead.errors import ClearheadError, PerformanceWarning, WatchWarning
 from clearhead.models.checkpoints import open_model
 from clearhead.registration import register_with_transformers
 from clearhead.scope.accelerate import accelerate
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClearheadError",
     "Corpus",
+    "PerformanceWarning",
     "Seen",
     "Surveyed",
     "WatchWarning",

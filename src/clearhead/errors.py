@@ -12,6 +12,10 @@ class WatchWarning(UserWarning):
     """A watch saw less than it should, or something else than the model computed; `accelerate` took nothing."""
 
 
+class PerformanceWarning(UserWarning):
+    """The result is right, but this installation lacks what would compute it faster."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without its details; its name if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,11 +82,54 @@ except ch.ClearheadError as error:
     assert refused.startswith("backend 'native' can't do this call: the native core can't be loaded: /nonexistent")
 
 
-def test_a_library_that_is_not_built_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike) -> None:
+def test_without_the_core_the_first_attention_that_would_take_it_warns_once() -> None:
+    script = """
+import warnings
+import torch
+import clearhead as ch
+q = torch.randn(1, 2, 6, 8)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    ch.attention(q.double(), q.double(), q.double())  # which the core does not take in any case
+    ch.attention(q, q, q, backend="tiled")
+    before = len(caught)
+    ch.attention(q, q, q)
+    ch.attention(q, q, q)
+    ch.decode(q, q, q)
+print(before, *(f"{w.category.__name__}: {w.message}" for w in caught))
+"""
+    done = python(script, CLEARHEAD_NATIVE="/nonexistent")
+    assert done.stdout.startswith(
+        "0 PerformanceWarning: Attention runs on PyTorch's operations, which is slower: the native core can't be loaded"
+    ), done.stderr[-3000:]
+    assert done.stdout.count("PerformanceWarning") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "advised"),
+    [
+        ("", "'clearhead'"),
+        ('{"url": "file:///home/me/clearhead", "dir_info": {}}', "'file:///home/me/clearhead'"),
+        (
+            '{"url": "https://a.org/c.git", "vcs_info": {"vcs": "git", "commit_id": "12ab"}}',
+            "'git+https://a.org/c.git@12ab'",
+        ),
+    ],
+)
+def test_a_library_that_is_not_built_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, advised: str
+) -> None:
+    """In a checkout by `make native`; elsewhere by pip, from where pip had it."""
+    installed = tmp_path / "site-packages" / "clearhead" / "kernels"
+    installed.mkdir(parents=True)
     monkeypatch.delenv("CLEARHEAD_NATIVE", raising=False)
-    monkeypatch.setattr(library, "FOLDER", tmp_path)
-    assert "is not built" in load_again()
-    assert "Install a C++ compiler" in load_again()
+    monkeypatch.setattr(library, "FOLDER", installed)
+    monkeypatch.setattr(library, "distribution", lambda name: SimpleNamespace(read_text=lambda file: source))
+    assert str(load_again()).startswith(f"the native core is not built: {installed} holds no libclearhead_kernels. ")
+    assert str(load_again()).endswith(f"run `pip install --force-reinstall --no-deps --no-cache-dir {advised}`")
+
+    (tmp_path / "CMakeLists.txt").touch()
+    assert str(load_again()).endswith(f"run `make native` in {tmp_path}")
 
 
 REFUSED = [

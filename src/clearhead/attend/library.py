@@ -1,10 +1,12 @@
 """The native library: found, loaded and asked, through a plain C interface."""
 
 import ctypes
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -100,17 +102,14 @@ def _load() -> ctypes.CDLL | str:
     """The library; or a sentence that says why there is none."""
     path = os.environ.get("CLEARHEAD_NATIVE") or next(map(str, FOLDER.glob("libclearhead_kernels.*")), "")
     if not path:
-        return (
-            f"the native core is not built: {FOLDER} holds no libclearhead_kernels. "
-            "Install a C++ compiler, then `pip install --force-reinstall --no-deps clearhead`"
-        )
+        return f"the native core is not built: {FOLDER} holds no libclearhead_kernels. {build_again()}"
     try:
         library = ctypes.CDLL(path)
     except OSError as error:
         return f"the native core can't be loaded: {error}"
     library.clearhead_size_of_call.restype = c_size_t
     if library.clearhead_size_of_call() != ctypes.sizeof(NativeCall):
-        return f"the native core {path} is of another version of clearhead; install clearhead again"
+        return f"the native core {path} is of another version of clearhead. {build_again()}"
     for kernel in KERNELS:
         function = getattr(library, f"clearhead_{kernel}")
         function.argtypes, function.restype = (POINTER(NativeCall),), None
@@ -119,11 +118,27 @@ def _load() -> ctypes.CDLL | str:
     library.clearhead_isa.restype = c_char_p
     library.clearhead_isa_here.argtypes, library.clearhead_isa_here.restype = (c_int,), c_char_p
     library.clearhead_choose_isa.argtypes, library.clearhead_choose_isa.restype = (c_char_p,), c_int
+    if library.clearhead_isa() is None:
+        return f"the native core {path} was built for another machine's processor. {build_again()}"
     wanted = os.environ.get("CLEARHEAD_ISA")
     if wanted and not library.clearhead_choose_isa(wanted.encode()):
         here = ", ".join(_isas(library))
         raise ClearheadError(f"CLEARHEAD_ISA: got {wanted!r}; this machine and this build have {here}.")
     return library
+
+
+def build_again() -> str:
+    """How to get the core: in a checkout by `make native`, elsewhere by the address that pip installed from."""
+    checkout = FOLDER.parents[2]
+    if (checkout / "CMakeLists.txt").exists():
+        return f"With GCC or Clang on this machine, run `make native` in {checkout}"
+    url = "clearhead"
+    with suppress(PackageNotFoundError):
+        source = json.loads(distribution("clearhead").read_text("direct_url.json") or "{}")
+        vcs = source.get("vcs_info")
+        url = f"{vcs['vcs']}+{source['url']}@{vcs['commit_id']}" if vcs else source.get("url", url)
+    command = f"pip install --force-reinstall --no-deps --no-cache-dir '{url}'"
+    return f"With GCC or Clang on this machine, run `{command}`"
 
 
 def loaded() -> ctypes.CDLL:

@@ -81,7 +81,12 @@ def work(call: Call) -> tuple[int, int]:
 
 def refuses(call: Call) -> str | None:
     """Why this backend can't take the call, or None."""
-    return library.missing() or refuses_tensors(call.q, call.v) or next(_obstacles(call), None)
+    return library.missing() or refuses_built(call)
+
+
+def refuses_built(call: Call) -> str | None:
+    """Why this backend can't take the call even where its library is built, or None."""
+    return refuses_tensors(call.q, call.v) or next(_obstacles(call), None)
 
 
 def _obstacles(call: Call) -> Iterator[str]:

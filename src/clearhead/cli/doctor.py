@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from clearhead.cli import selftest
 from clearhead.cli.selftest import Numbers, Speed
 from clearhead.cli.standard import is_utf8
 from clearhead.cli.steps import telling
+from clearhead.errors import PerformanceWarning
 from clearhead.models.converted import cache_folder, clear_cache, copies, size_of
 
 
@@ -35,7 +37,8 @@ def command(as_json: bool, clears: bool) -> None:
         click.echo(f"Removed {count} converted models from {cache_folder()}: {_megabytes(freed)}.")
         return
     machine = findings()
-    with telling() as steps:
+    with telling() as steps, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PerformanceWarning)  # a missing core is among the findings
         steps.begin("comparing every backend with float64")
         numbers = list(selftest.numbers())
         steps.begin("measuring the speed beside PyTorch's own")
