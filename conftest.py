@@ -49,19 +49,37 @@ def core_in_ci() -> None:
         pytest.fail(str(library.missing()))
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+NO_CHROMIUM = "no Chromium with its driver here; on Debian: apt-get install chromium chromium-driver"
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+    """Without Chromium the tests that drive it are left out; in CI they fail."""
+    if IN_CI or (CHROMIUM and DRIVER):
+        return
+    left_out = [item for item in items if "browser" in item.fixturenames]
+    items[:] = [item for item in items if "browser" not in item.fixturenames]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{left_out} tests of the page did not run: {NO_CHROMIUM}")
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless Chromium, driven by Selenium. CI has one; elsewhere a test is skipped without it."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        said = "no Chromium with its driver here; on Debian: apt-get install chromium chromium-driver"
-        pytest.fail(said) if IN_CI else pytest.skip(said)
+    """A headless Chromium, driven by Selenium."""
+    if not (CHROMIUM and DRIVER):
+        pytest.fail(NO_CHROMIUM)
 
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = CHROMIUM
     for flag in (
         "--headless=new",
         "--no-sandbox",  # which root needs
@@ -75,7 +93,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield chrome
     chrome.quit()
 
