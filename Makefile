@@ -44,7 +44,7 @@ test: native  ## the tests, without the slow ones
 test-all: native  ## every test
 	$(BIN)/pytest
 
-test-slow: native  ## the slow tests  (PART="--splits 4 --group 1" for a quarter of them; of sanitize's too)
+test-slow: native  ## the slow tests  (PART="--splits 8 --group 1" for an eighth of them; of sanitize's too)
 	$(BIN)/pytest -m slow $(PART)
 
 bench: native $(PEERS)  ## Clearhead beside its peers: medians, goals, accuracy  (OPTIONS="--quick", "--plot --report")
