@@ -1,5 +1,7 @@
 """ch.watch on a real model: what the README's three lines promise."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -71,6 +73,15 @@ def test_smollm2_has_heads_that_find_what_followed_before(seen):
     """Induction is a fact of trained models of this kind (Olsson et al. 2022), far above chance."""
     best = max(seen.heads(pandas=False), key=lambda row: row["induction"])
     assert best["induction"] > 0.5 > 4 * best["induction_uniform"]
+
+
+def test_the_page_of_two_hundred_tokens_takes_less_than_3_mb(smollm2, tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    inputs = {name: ids[:, :200] for name, ids in smollm2.tokenizer(text, return_tensors="pt").items()}
+    with torch.no_grad(), ch.watch(smollm2.model, smollm2.tokenizer) as seen:
+        smollm2.model(**inputs)
+    assert len(seen[0].queries()) == 200
+    assert seen.page(tmp_path / "look.html").stat().st_size < 3_000_000
 
 
 def test_a_generation_is_rows_of_one_sequence(smollm2):

@@ -13,6 +13,7 @@ from torch import nn
 import clearhead as ch
 from clearhead.errors import ClearheadError
 from clearhead.view import seen as seeing
+from clearhead.view.scene import SHARE
 from clearhead.view.seen import Seen
 from clearhead.view.widget import Widget
 from tests.view.browsing import Open, press, until
@@ -147,7 +148,7 @@ def test_a_saved_notebook_shows_the_page_without_a_kernel(visit: Open, tmp_path:
     browser = visited(visit, write(tmp_path / "cells.html", widget))
     assert "layer=1&head=1&query=3" in at(browser, 0)
     shown = in_cell(browser, 0, "return [...root.querySelectorAll('.reading li')].map((li) => +li.dataset.weight)")
-    keys, weights = widget.scene.layers[1].top(TOKENS, 0.99)
+    keys, weights = widget.scene.layers[1].top(TOKENS, SHARE)
     expected = [float(weight) for key, weight in zip(keys[0, 1, 3], weights[0, 1, 3], strict=True) if key >= 0]
     assert shown == pytest.approx(expected, abs=1 / 255)
     assert in_cell(browser, 0, "return cell.el.getBoundingClientRect().height") == 720

@@ -11,8 +11,6 @@ from clearhead.view.scene import MOST, Scene, view
 
 BUDGET = "7.5 MB"
 """What these may take in a page, unless said: a mail will carry it."""
-BASE64 = 4 / 3
-"""How many bytes a byte takes in a page."""
 LISTS = 0.7
 """The part of the budget that the lists of heaviest keys may take."""
 OTHERS, LEAST = 1 / 3, 500_000
@@ -30,7 +28,7 @@ def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], 
     """
     views, packed = fitting([view(layer, scene.batch, most) for layer in scene.layers], int(LISTS * budget))
     blocks = {f"layer-{n}": block for n, block in enumerate(packed)}
-    lists = _size(packed)
+    lists = in_base64(packed)
     left = min(budget - lists, max(OTHERS * lists, LEAST))
     full: set[str] = set()
     for name in scene.worth_saving():
@@ -38,11 +36,12 @@ def saved(scene: Scene, budget: int, most: int = MOST) -> tuple[dict[str, Any], 
         if kind in full:
             continue
         block = scene.block(name)
-        if BASE64 * len(block) > left:
+        size = in_base64([block])
+        if size > left:
             full.add(kind)
         else:
             blocks[name] = block
-            left -= BASE64 * len(block)
+            left -= size
     return {**scene.contents, "share": held(views), "live": False}, blocks
 
 
@@ -54,12 +53,12 @@ def fitting(layers: Sequence[LayerView], budget: int) -> tuple[list[LayerView], 
     most = max((layer.top_keys.shape[-1] for layer in layers), default=0)
     some = layers[:: max(1, len(layers) // SAMPLED)]
     while most > 1:
-        size = len(layers) / len(some) * _size(_packed(_cut(some, most)))
+        size = len(layers) / len(some) * in_base64(_packed(_cut(some, most)))
         # Only what may fit, by a few layers, is measured as a whole.
         if size <= budget:
             cut = _cut(layers, most)
             packed = _packed(cut)
-            size = _size(packed)
+            size = in_base64(packed)
             if size <= budget:
                 return cut, packed
         most = max(1, min(most - 1, int(most * budget / size)))
@@ -80,5 +79,10 @@ def _packed(layers: Sequence[LayerView]) -> list[bytes]:
     return [zlib.compress(pack(layer)) for layer in layers]
 
 
-def _size(blocks: Sequence[bytes]) -> float:
-    return BASE64 * sum(map(len, blocks))
+def in_base64(blocks: Sequence[bytes]) -> int:
+    """The bytes that these blocks take in a page: four for every three, and for what is left of a block.
+
+    >>> in_base64([b"abc", b"abcd"])
+    12
+    """
+    return sum(4 * -(-len(block) // 3) for block in blocks)

@@ -20,6 +20,8 @@ STYLES = ("style.css", "head.css", "model.css", "report.css", "comparison.css", 
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async|function|const|class)", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:[^*]|\*(?!/))*\*/|//.*)[ \t]*\n", re.MULTILINE)
+"""A comment on lines without code, which a page does without: a quarter of all its scripts."""
 
 
 def write(
@@ -90,7 +92,8 @@ def bundle(entry: str) -> str:
 
     Browsers refuse to import a file from a `file://` page, so the modules become one: `import` lines and
     the word `export` go, and the top-level names share one scope. Modules are therefore written with
-    `import { names } from "./file.js";` and `export` before a declaration, and no name twice.
+    `import { names } from "./file.js";` and `export` before a declaration, and no name twice. Comments on lines
+    without code are left out.
     """
     begun: set[str] = set()
     scripts: list[str] = []
@@ -102,7 +105,7 @@ def bundle(entry: str) -> str:
         source = _read(name)
         for wanted in _IMPORT.findall(source):
             add(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
-        scripts.append(f"// {name}\n" + _EXPORT.sub("", _IMPORT.sub("", source)))
+        scripts.append(f"// {name}\n" + _EXPORT.sub("", _IMPORT.sub("", _COMMENT.sub("", source))))
 
     add(entry)
     return "\n".join(scripts)

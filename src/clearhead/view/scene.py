@@ -23,7 +23,7 @@ from clearhead.view.tiles import tile
 from clearhead.view.tiles import worth_saving as finer_tiles
 from clearhead.view.vectors import clearest, vectors
 
-SHARE = 0.99
+SHARE = 0.98
 """The share of each query's weight that a page holds, if so many keys suffice."""
 MOST = 32
 """The most keys of a query that a page holds, unless said."""

@@ -60,7 +60,7 @@ class Seen(Record):
     ) -> Path:
         """Writes a self-contained page of one text: for each query of each head its heaviest keys.
 
-        It holds as many keys of a query as carry 99 % of its weight, but at most `most`, or fewer where they would
+        It holds as many keys of a query as carry 98 % of its weight, but at most `most`, or fewer where they would
         take more than `budget` (bytes, or as "20 MB"; one at least), and says how much of the weight that is.
         `title` is the beginning of the text unless given; `facts` are shown beside it. If the model read several
         texts, `sequence` and `batch` choose one. `image` is the picture that a vision model read, cropped as it was,
