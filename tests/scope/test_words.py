@@ -4,7 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from clearhead.scope.words import kinds, texts
+from clearhead.scope.pieces import words_of
+from clearhead.scope.words import kinds, spelled, texts
 
 
 def tokenizer(model, decoder=None, before=None, **special):
@@ -38,8 +39,18 @@ def test_spaces_and_newlines_are_in_the_text():
     assert texts(words, torch.tensor([0, 1, 2]), 3) == [" the", "\n", "cat"]
 
 
-def test_a_piece_of_a_character_is_shown_as_the_vocabulary_has_it():
-    assert texts(byte_level("ðŁ", "a", "<s>", "</s>"), torch.tensor([0, 1]), 2) == ["ðŁ", "a"]
+def test_a_piece_of_a_character_is_shown_as_its_bytes_and_never_in_the_vocabularys_letters():
+    words = byte_level("ðŁ", "a", "ĠðŁ", "<0xF0>", "<s>", "</s>")
+    assert texts(words, torch.tensor([0, 1, 2]), 3) == ["\\xf0\\x9f", "a", " \\xf0\\x9f"]
+    assert spelled(words, torch.tensor([0, 1, 2]), 3) == ["\udcf0\udc9f", "a", " \udcf0\udc9f"]
+    assert [word.text for word in words_of(words, torch.tensor([1, 2]))] == ["a", "\\xf0\\x9f"]
+
+
+def test_a_byte_of_sentence_pieces_is_shown_as_all_bytes_are():
+    inner = Tokenizer(models.WordLevel({"▁a": 0, "<0xF0>": 1, "<0x41>": 2, "<unk>": 3}, unk_token="<unk>"))
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    words = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert texts(words, torch.tensor([0, 1, 2]), 3) == [" a", "\\xf0", "A"]
 
 
 def test_a_piece_of_a_word_keeps_its_mark():

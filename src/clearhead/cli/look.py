@@ -139,7 +139,7 @@ class Looked:
         numbers = {
             "model": self.opened.name,
             "architecture": self.opened.architecture,
-            "tokens": [spelling.legible(token) for token in spelling.queries(seen[0])],
+            "tokens": seen[0].queries(),
             "layers": len(seen),
             "attentions_seen": seen.calls,
             "output_unchanged": self.changed is None or self.changed.is_rounding,

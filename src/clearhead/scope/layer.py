@@ -170,12 +170,12 @@ class Layer:
         )
 
     def queries(self, batch: int = 0) -> list[str]:
-        """The text of each query's token."""
+        """The text of each query's token; a piece of a character as its bytes, "\\xf0\\x9f"."""
         steps = self._only
         return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], batch, s.shape[3] - s.shape[2])]
 
     def keys(self, batch: int = 0) -> list[str]:
-        """The text of each key's token."""
+        """The text of each key's token, as `queries`."""
         last = max(self._only, key=lambda step: step.shape[3])
         return self._texts(last.ids_k, last.shape[3], batch, 0)
 

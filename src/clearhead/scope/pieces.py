@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearhead.scope.words import Tokenizer
+from clearhead.scope.words import Tokenizer, texts
 
 JOINER = "\u200d"
 """Makes one emoji of two."""
@@ -65,7 +65,14 @@ def words_of(tokenizer: Tokenizer, ids: Int[Tensor, " T"]) -> list[Word]:
             starts.append(start)
         last = start
     bounds = zip(starts, [*starts[1:], len(tokens)], strict=False)
-    return [Word(text(a, b).strip(" ") or text(a, b), a, b) for a, b in bounds]
+    return [Word(_spelled(tokenizer, ids[a:b], text(a, b)), a, b) for a, b in bounds]
+
+
+def _spelled(tokenizer: Tokenizer, ids: Int[Tensor, " n"], text: str) -> str:
+    """A word's text without the spaces around it; the bytes of a character that was cut off are written out."""
+    if "\ufffd" in text:
+        text = "".join(texts(tokenizer, ids, len(ids)))
+    return text.strip(" ") or text
 
 
 def _characters(text: Callable[[int, int], str], alone: list[bool]) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Tokens as a person reads them, and which of them part a text."""
 
+import re
 import unicodedata
 from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
@@ -24,8 +25,28 @@ class Tokenizer(Protocol):
         """The text that entries stand for."""
 
 
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+ALPHABET = "".join(
+    chr(byte if byte in _PRINTED else 256 + sum(other not in _PRINTED for other in range(byte))) for byte in range(256)
+)
+"""The characters that stand for the 256 bytes in byte-level BPE (Radford et al. 2019)."""
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+"""SentencePiece's token for one byte."""
+
+
 def texts(tokenizer: Tokenizer | None, ids: Int[Tensor, " T"] | None, length: int) -> list[str]:
-    """The text of each token, spaces and newlines in it; its number where no tokenizer can say, or its position."""
+    """The text of each token, spaces and newlines in it; its number where no tokenizer can say, or its position.
+
+    A token that is a piece of a character is written as its bytes, "\\xf0\\x9f".
+    """
+    return [legible(text) for text in spelled(tokenizer, ids, length)]
+
+
+def spelled(tokenizer: Tokenizer | None, ids: Int[Tensor, " T"] | None, length: int) -> list[str]:
+    """`texts`, but the bytes of a piece of a character are as Python's surrogateescape has them.
+
+    b"\\xf0\\x9f" is "\\udcf0\\udc9f", which can't be taken for text of the same letters.
+    """
     if ids is None:
         return [str(position) for position in range(length)]
     if tokenizer is None:
@@ -33,12 +54,31 @@ def texts(tokenizer: Tokenizer | None, ids: Int[Tensor, " T"] | None, length: in
     return [_text(tokenizer, token) for token in tokenizer.convert_ids_to_tokens(ids.tolist())]
 
 
+def legible(text: str) -> str:
+    """A text with the bytes in it that are no letters written out.
+
+    >>> print(legible(" caf\\udcc3"))
+     caf\\xc3
+    """
+    return "".join(f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else letter for letter in text)
+
+
 def _text(tokenizer: Tokenizer, token: str) -> str:
     if "▁" in token:  # SentencePiece marks a space so, and loses one at the start when asked for the string
         return token.replace("▁", " ")
     text = tokenizer.convert_tokens_to_string([token])
-    # A piece of a character has no text of its own, and a piece of a word is marked as one: shown as they are.
-    return token if "\ufffd" in text or token.startswith("##") or not text else text
+    if "\ufffd" in text:
+        return _bytes(token).decode(errors="surrogateescape")
+    # A piece of a word is marked as one, and what has no text is shown by its name.
+    return token if token.startswith("##") or not text else text
+
+
+def _bytes(token: str) -> bytes:
+    """What a token stands for that is a piece of a character, or several; its own text if its bytes are not known."""
+    if byte := _BYTE.fullmatch(token):
+        return bytes([int(byte[1], 16)])
+    known = not token.isascii() and set(token) <= set(ALPHABET)
+    return bytes(map(ALPHABET.index, token)) if known else token.encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)

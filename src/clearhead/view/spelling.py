@@ -1,4 +1,4 @@
-"""Spelling: how a text reads by its tokens: its words, its sentences, and the bytes of what is less than a letter."""
+"""Spelling: how a text reads by its tokens: as a whole, by its words and by its sentences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,7 @@ from torch import Tensor
 
 from clearhead.scope.layer import Layer
 from clearhead.scope.pieces import words_of
-from clearhead.scope.words import Tokenizer
-
-_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-ALPHABET = "".join(
-    chr(byte if byte in _PRINTED else 256 + sum(other not in _PRINTED for other in range(byte))) for byte in range(256)
-)
-"""The letters that byte-level BPE (Radford et al. 2019) has for the bytes: those that show stand for themselves."""
+from clearhead.scope.words import Tokenizer, spelled
 
 Words = dict[str, list[Any]]
 """`starts`: the tokens at which words begin, the first being 0; `texts`: how each word is spelled."""
@@ -62,43 +56,15 @@ def sentences(tokenizer: Tokenizer, ids: Tensor) -> list[int] | None:
 
 
 def queries(layer: Layer, batch: int = 0) -> list[str]:
-    """The text of each query's token, `spelled`."""
-    return spelled(layer, layer.queries(batch), query_ids(layer, batch))
+    """The text of each query's token; the bytes of a piece of a character as `words.spelled` has them."""
+    ids = query_ids(layer, batch)
+    return layer.queries(batch) if ids is None else spelled(layer.tokenizer, ids, len(ids))
 
 
 def keys(layer: Layer, batch: int = 0) -> list[str]:
-    """The text of each key's token, `spelled`."""
-    return spelled(layer, layer.keys(batch), key_ids(layer, batch))
-
-
-def spelled(layer: Layer, texts: list[str], ids: Tensor | None) -> list[str]:
-    """The texts of these tokens, with the bytes of those that are a piece of a character.
-
-    Byte-level BPE spells such a piece in an alphabet of its own ("ðŁ"), which reads like a text of other letters. Its
-    bytes are given as Python's surrogateescape has them, b"\\xf0\\x9f" as "\\udcf0\\udc9f", which the page writes out
-    and `legible` does.
-    """
-    if layer.tokenizer is None or ids is None:
-        return texts
-    tokens = layer.tokenizer.convert_ids_to_tokens(ids.tolist())
-    return [
-        bytes(map(ALPHABET.index, token)).decode(errors="surrogateescape")
-        if text == token
-        and not token.isascii()
-        and set(token) <= set(ALPHABET)
-        and "\ufffd" in layer.tokenizer.convert_tokens_to_string([token])
-        else text
-        for text, token in zip(texts, tokens, strict=True)
-    ]
-
-
-def legible(text: str) -> str:
-    """A text with the bytes in it that are no letters written out.
-
-    >>> print(legible(" caf\\udcc3"))
-     caf\\xc3
-    """
-    return "".join(f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else letter for letter in text)
+    """The text of each key's token, as `queries`."""
+    ids = key_ids(layer, batch)
+    return layer.keys(batch) if ids is None else spelled(layer.tokenizer, ids, len(ids))
 
 
 def as_read(layer: Layer, texts: Sequence[str], ids: Tensor | None) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from clearhead.view.spelling import legible
+from clearhead.scope.words import legible
 
 HeadTable = Sequence[Mapping[str, Any]]
 
