@@ -61,7 +61,27 @@ CALLS = {
     "model": {},
     "query-key": {"layer": 1, "head": 2},
     "roles": {"layer": 1, "head": 2},
+    "report": {},
+    "similarity": {},
+    "patches": {"layer": 1, "head": 2},
+    "compare": {},
 }
+PICTURE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype="u1")
+"""Of which the twelve tokens are 3 × 4 patches."""
+
+
+@pytest.fixture(scope="module")
+def other(llama):
+    """What the same model saw of another text."""
+    with torch.no_grad(), ch.watch(llama, Words()) as other:
+        llama(input_ids=IDS.flip(1))
+    return other
+
+
+@pytest.fixture
+def more(other):
+    """What some kinds want besides."""
+    return {"compare": {"other": other}, "patches": {"image": PICTURE}}
 
 
 def test_every_kind_has_a_test_of_every_format():
@@ -70,8 +90,8 @@ def test_every_kind_has_a_test_of_every_format():
 
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_every_kind_is_saved_in_every_format(seen, kind, suffix, begins, tmp_path):
-    path = seen.figure(kind, **CALLS[kind]).save(tmp_path / f"it.{suffix}")
+def test_every_kind_is_saved_in_every_format(seen, more, kind, suffix, begins, tmp_path):
+    path = seen.figure(kind, **CALLS[kind], **more.get(kind, {})).save(tmp_path / f"it.{suffix}")
     assert path.read_bytes().startswith(begins)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -116,14 +136,15 @@ def test_the_map_has_its_tokens_at_the_edges_and_its_weights_inside(seen):
 
 
 def test_the_wall_has_every_head_s_picture_in_its_place(seen):
-    (panel,) = drawn(seen.figure("model")).axes
+    panel, _ = drawn(seen.figure("model")).axes
     cells = np.asarray(panel.images[0].get_array().filled(np.nan))
     assert cells.shape == (3 * (T + 2), 4 * (T + 2))
     for layer in range(3):
         weights = seen[layer].rows(range(T))
         for head in range(4):
             there = cells[layer * (T + 2) + 1 :, head * (T + 2) + 1 :][:T, :T]
-            np.testing.assert_allclose(there, weights[head].sqrt(), atol=0.5 / 255 + 1e-6)
+            np.testing.assert_allclose(np.sqrt(there), weights[head].sqrt(), atol=0.5 / 255 + 1e-6)
+    assert (panel.images[0].norm.vmin, panel.images[0].norm.vmax) == (1e-4, 1)  # as the large map's four decades
     assert np.isnan(cells[0]).all() and np.isnan(cells[:, 0]).all()
 
 
@@ -187,9 +208,55 @@ def test_roles_are_bars_beside_a_uniform_head_s(seen):
     assert made.axes[0].patches[0].get_facecolor() == to_rgba(HUE)
 
 
+def test_the_report_has_the_strongest_head_of_each_role_and_every_head_in_the_plane(seen):
+    bars, plane, *_ = drawn(seen.figure("report")).axes
+    table = seen.heads(pandas=False)
+    told = [role for role in ROLES if any(math.isfinite(row[role]) for row in table)]
+    best = [max((row for row in table if math.isfinite(row[role])), key=lambda row: row[role]) for role in told]
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([b[r] for r, b in zip(told, best, strict=True)])
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    assert names == [f"{r.replace('_', ' ')}  {b['layer']}·{b['head']}" for r, b in zip(told, best, strict=True)]
+    assert len(plane.collections[0].get_offsets()) == 12
+
+
+def test_similarity_is_that_of_the_record(seen):
+    near, *_ = drawn(seen.figure("similarity")).axes
+    alike = seen.alike()
+    np.testing.assert_allclose(near.images[0].get_array(), alike.distances[alike.order][:, alike.order], atol=1e-6)
+
+
+def test_patches_are_veiled_by_what_a_token_looks_at(seen):
+    left, right = drawn(seen.figure("patches", layer=1, head=2, image=PICTURE, query=6)).axes
+    np.testing.assert_array_equal(left.images[0].get_array(), PICTURE)
+    weights = seen[1].rows([6], 2)[0].reshape(3, 4)
+    np.testing.assert_allclose(right.images[1].get_array()[..., 3], 0.9 * (1 - weights / weights.max()), atol=1e-6)
+    (frame,) = left.patches
+    assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((20, 10), 10, 10)  # row 1, column 2
+
+
+def test_a_comparison_has_every_heads_change_and_the_largest_from_what_to_what(seen, other):
+    comparison = ch.compare(seen, other)
+    for by in (None, "induction"):
+        for made in (seen.figure("compare", other=other, by=by, top=5), comparison.figure(by=by, top=5)):
+            grid, listed, _ = drawn(made).axes
+            rows = comparison.heads(by, pandas=False)
+            column = "induction_change" if by else comparison.by
+            for row in rows:
+                shown = grid.images[0].get_array()[row["layer"], row["head"]]
+                assert shown == pytest.approx(abs(row[column]), nan_ok=True)
+            of = [by or row["most"] for row in rows[:5]]
+            before, after = listed.lines[-2:]
+            assert before.get_xdata() == pytest.approx([row[f"{c}_a"] for row, c in zip(rows, of, strict=False)])
+            assert after.get_xdata() == pytest.approx([row[f"{c}_b"] for row, c in zip(rows, of, strict=False)])
+
+
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(seen, tmp_path, monkeypatch):
     for kind, options, said in [
-        ("heads", {}, r"figure: got 'heads', expected one of head, map, model, query-key, roles\."),
+        (
+            "heads",
+            {},
+            r"figure: got 'heads', expected one of head, map, .*, roles, report, similarity, patches, compare\.",
+        ),
         ("head", {"head": 1}, r"figure\('head'\): say which layer, as in figure\('head', layer=3, head=2\)"),
         ("model", {"layer": 1}, r"figure\('model'\): got layer=, expected some of by, sequence, batch"),
         ("map", {"layer": 1, "head": 1, "query": 2}, r"figure\('map'\): got query=, expected some of layer, head"),
@@ -200,6 +267,9 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(seen, tmp_path, monkeypat
         ("head", {"layer": 1, "head": 1, "rows": slice(5, 5)}, "got 0 queries and 12 keys"),
         ("model", {"by": "beauty"}, "got by='beauty', expected one of .*entropy"),
         ("query-key", {"layer": 1, "head": 1, "query": 2, "key": 8}, "query 2 puts no weight on key 8"),
+        ("patches", {"layer": 1, "head": 1}, "give image=, the picture that the model read"),
+        ("compare", {}, "give other=, the record of the run to compare"),
+        ("compare", {"other": seen, "top": 0}, "got top=0, expected how many heads to list, 1 or more"),
     ]:
         with pytest.raises(ClearheadError, match=said):
             seen.figure(kind, **options)

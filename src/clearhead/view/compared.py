@@ -8,8 +8,9 @@ from typing import Any
 from clearhead.scope.budget import in_bytes
 from clearhead.scope.compare import ROWS, Comparison
 from clearhead.scope.record import Record
-from clearhead.view import page
+from clearhead.view import figures, page
 from clearhead.view.contents import number
+from clearhead.view.figures import Figure
 from clearhead.view.fitting import BUDGET, saved
 from clearhead.view.scene import Scene
 
@@ -57,6 +58,10 @@ class Compared(Comparison):
         }
         title = " → ".join(names)
         return page.put(path, page.document(title, contents, blocks, entry="compare.js"), force=force)
+
+    def figure(self, *, by: str | None = None, top: int = 20) -> Figure:
+        """What changed, as a figure for a paper: `.save("x.pdf")`, .svg or .png. `by` as in `heads`."""
+        return Figure(figures.compared(self, by, top))
 
     def _runs(self, budget: int) -> tuple[list[dict[str, Any]] | None, dict[str, bytes]]:
         """What can be seen of each of the two in so many bytes: their contents, and blocks, marked "a-" and "b-"."""

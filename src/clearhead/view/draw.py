@@ -135,11 +135,7 @@ def _(alike: Alike, figure: Any) -> None:
     near.set_xticks(shown, names, rotation=90, fontsize=6)
     near.set_yticks(shown, names, fontsize=6)
     figure.colorbar(drawn, label="mean Jensen–Shannon distance", ax=near)
-    points, kept = alike.layout
-    layers = [layer for layer, _ in alike.heads]
-    dots = plane.scatter(*points.cpu().T.numpy(), c=layers, cmap="viridis", s=18)
-    plane.set(title=f"in the plane, {kept:.0%} of the squared distances kept", aspect="equal")
-    figure.colorbar(dots, label="layer", ax=plane)
+    in_plane(alike, plane, figure)
 
 
 @paint.register
@@ -156,6 +152,15 @@ def _(flow: Flow, figure: Any) -> None:
         panel.set_yticks([y + 0.5 for y in range(layers)], [f"layer {layer}" for layer in flow.layers], fontsize=6)
         of = "a token" if width == T else f"{T / width:.3g} tokens"
         figure.colorbar(drawn, label=f"share of {of}, log scale", ax=panel, extend="min")
+
+
+def in_plane(alike: Alike, panel: Any, figure: Any) -> None:
+    """Heads as points, near one another if they look at the same tokens."""
+    points, kept = alike.layout
+    layers = [layer for layer, _ in alike.heads]
+    dots = panel.scatter(*points.cpu().T.numpy(), c=layers, cmap="viridis", s=18)
+    panel.set(title=f"in the plane, {kept:.0%} of the squared distances kept", aspect="equal")
+    figure.colorbar(dots, label="layer", ax=panel)
 
 
 def _weights(panel: Any, weights: Tensor, extent: tuple[int, int, int, int]) -> Any:

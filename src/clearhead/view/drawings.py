@@ -1,4 +1,4 @@
-"""Drawings: how matplotlib draws a head's lines, its map, all heads, a product of query and key, a head's roles."""
+"""Drawings: how matplotlib draws each view of the page: of one head, of all heads, and of two runs."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from clearhead.scope.alike import Alike
 from clearhead.scope.region import Region
-from clearhead.view.draw import COLOURS, paint
+from clearhead.view.draw import COLOURS, DECADES, in_plane, paint
 from clearhead.view.terminal import title, visible
 
 INK, HUE, MUTED, RULE = "#1c2126", "#2f4fa8", "#646a72", "#e5e2da"
@@ -81,6 +82,54 @@ class Roles:
     name: str
 
 
+@dataclass(frozen=True)
+class Best:
+    """The head that plays a role most: its name, its score and a uniform head's."""
+
+    role: str
+    name: str
+    score: float
+    uniform: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The strongest head of each role, and which heads are alike."""
+
+    best: Sequence[Best]
+    alike: Alike
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """The picture that a vision model read, and how much one token looks at each patch of it."""
+
+    picture: UInt8[np.ndarray, "height width 3"]
+    weights: Float[np.ndarray, "rows columns"]
+    looks: tuple[int, int] | None
+    """The patch that looks, as row and column; None if it is a special token."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A head's name, which of its numbers changed, from what, and to what."""
+
+    name: str
+    column: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """How much each head changed between two runs, NaN where nobody can say, and those that changed most."""
+
+    sizes: Float[np.ndarray, "layers heads"]
+    by: str
+    changes: Sequence[Change]
+
+
 @paint.register
 def _(lines: Lines, figure: Any) -> None:
     from matplotlib.collections import LineCollection
@@ -134,18 +183,22 @@ def _(drawn: Map, figure: Any) -> None:
 
 @paint.register
 def _(wall: Wall, figure: Any) -> None:
+    from matplotlib.colors import LogNorm
+
     layers, heads = len(wall.pictures), max(map(len, wall.pictures))
     height, width = (max(picture.shape[side] for picture in wall.pictures) for side in (1, 2))
     cells = np.full((layers * (height + 2), heads * (width + 2)), np.nan)
     for layer, pictures in enumerate(wall.pictures):
         for head, picture in enumerate(pictures):
             top, left = layer * (height + 2) + 1, head * (width + 2) + 1
-            cells[top : top + picture.shape[0], left : left + picture.shape[1]] = picture / 255
+            cells[top : top + picture.shape[0], left : left + picture.shape[1]] = (picture / 255.0) ** 2
     figure.set_size_inches(1.2 + 0.42 * heads, 1.2 + 0.42 * layers)
     panel = figure.subplots()
     extent = (-0.5, heads - 0.5, layers - 0.5, -0.5)
-    panel.imshow(cells, cmap=COLOURS, vmin=0, vmax=1, extent=extent, interpolation="none")
-    _grid(panel, layers, heads, "all heads: queries down, keys across, colour the root of a cell’s share")
+    panel.set_facecolor("black")  # shows where a share is 0
+    drawn = panel.imshow(cells, cmap=COLOURS, norm=LogNorm(10**-DECADES, 1), extent=extent, interpolation="none")
+    figure.colorbar(drawn, label="share of a query’s weight, log scale", extend="min")
+    _grid(panel, layers, heads, "all heads: queries down, keys across")
 
 
 @paint.register
@@ -209,3 +262,74 @@ def _(roles: Roles, figure: Any) -> None:
     panel.invert_yaxis()
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, fontsize=8)
+
+
+@paint.register
+def _(report: Report, figure: Any) -> None:
+    figure.set_size_inches(13, max(5.0, 0.3 * len(report.best) + 1.2))
+    bars, plane = figure.subplots(1, 2)
+    places = range(len(report.best))
+    bars.barh(places, [best.score for best in report.best], color=HUE, height=0.6)
+    bars.plot(
+        [best.uniform for best in report.best],
+        places,
+        "|",
+        color=INK,
+        markersize=13,
+        markeredgewidth=2,
+        label="a uniform head",
+    )
+    bars.set_yticks(places, [f"{title(best.role)}  {best.name}" for best in report.best])
+    bars.set(xlim=(0, 1), xlabel="mean weight on the role’s targets")
+    bars.set_title("the strongest head of each role, as layer·head", fontsize=10)
+    bars.invert_yaxis()
+    bars.spines[["top", "right"]].set_visible(False)
+    bars.legend(frameon=False, fontsize=8)
+    in_plane(report.alike, plane, figure)
+    figure.suptitle(report.alike.verdict(), fontsize=10)
+
+
+@paint.register
+def _(patches: Patches, figure: Any) -> None:
+    figure.set_size_inches(9, 5)
+    figure.suptitle(patches.name, parse_math=False)
+    rows, columns = patches.weights.shape
+    height, width, _ = patches.picture.shape
+    extent = (0, width, height, 0)
+    left, right = figure.subplots(1, 2)
+    for panel in (left, right):
+        panel.imshow(patches.picture, extent=extent)
+        panel.set(xticks=[], yticks=[])
+    heaviest = float(patches.weights.max())
+    veil = np.ones((rows, columns, 4))
+    veil[..., 3] = 0.9 * (1 - patches.weights / (heaviest or 1.0))
+    right.imshow(veil, extent=extent, interpolation="none")
+    left.set_title("the patch that looks" if patches.looks else "the token that looks is no patch", fontsize=10)
+    right.set_title(f"where it looks: the brightest patch has {heaviest:.1%}", fontsize=10)
+    if patches.looks:
+        from matplotlib.patches import Rectangle
+
+        (row, column), size = patches.looks, (width / columns, height / rows)
+        corner = (column * size[0], row * size[1])
+        left.add_patch(Rectangle(corner, *size, fill=False, edgecolor=HUE, linewidth=2.5))
+
+
+@paint.register
+def _(compared: Compared, figure: Any) -> None:
+    layers, heads = compared.sizes.shape
+    figure.set_size_inches(8 + 0.3 * heads, max(1.4 + 0.26 * layers, 1.4 + 0.28 * len(compared.changes)))
+    grid, listed = figure.subplots(1, 2, width_ratios=[max(3.0, 0.3 * heads), 6])
+    drawn = grid.imshow(compared.sizes, cmap="viridis", aspect="auto", vmin=0)
+    what = "distance of the rows" if compared.by == "js_distance" else f"size of the change of {title(compared.by)}"
+    _grid(grid, layers, heads, what if compared.by != "change" else "the largest change of a share")
+    figure.colorbar(drawn, ax=grid)
+    places = range(len(compared.changes))
+    for place, change in zip(places, compared.changes, strict=True):
+        listed.plot([change.before, change.after], [place, place], color=RULE, linewidth=3, zorder=1)
+    listed.plot([change.before for change in compared.changes], places, "o", color=MUTED, label="before")
+    listed.plot([change.after for change in compared.changes], places, "o", color=HUE, label="after")
+    listed.set_yticks(places, [f"{title(change.column)}  {change.name}" for change in compared.changes], fontsize=8)
+    listed.set_title("the heads that changed most, as layer·head", fontsize=9)
+    listed.invert_yaxis()
+    listed.spines[["top", "right"]].set_visible(False)
+    listed.legend(frameon=False, fontsize=8)

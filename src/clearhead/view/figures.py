@@ -12,12 +12,16 @@ import numpy as np
 import torch
 
 from clearhead.errors import ClearheadError
+from clearhead.scope.alike import Alike, alike
 from clearhead.scope.chosen import only_step, part_of
+from clearhead.scope.compare import Comparison
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.scope.roles import ROLES
 from clearhead.scope.weights import indices
 from clearhead.view import draw, drawings, spelling
+from clearhead.view.image import opened, patches
+from clearhead.view.terminal import strongest
 from clearhead.view.thumbs import pictures
 
 LONGEST = 150
@@ -192,6 +196,67 @@ def _roles(record: Record, layer: int | str, head: int) -> drawings.Roles:
     return drawings.Roles(scores, _name(record, layer, head))
 
 
+def _similarity(record: Record, sequence: int = -1, batch: int = 0) -> Alike:
+    return alike(record, sequence=sequence, batch=batch)
+
+
+def _report(record: Record, sequence: int = -1, batch: int = 0) -> drawings.Report:
+    best = [(role, row[0]) for role in ROLES if (row := strongest(record.heads(pandas=False), role, 1))]
+    if not best:
+        raise ClearheadError("figure('report'): this text gives no head a role to play, so there is nothing to report.")
+    lines = [
+        drawings.Best(role, f"{row['layer']}·{row['head']}", row[role], row[f"{role}_uniform"]) for role, row in best
+    ]
+    return drawings.Report(lines, alike(record, sequence=sequence, batch=batch))
+
+
+def _patches(
+    record: Record,
+    layer: int | str,
+    head: int,
+    image: object = None,
+    query: int | None = None,
+    sequence: int = -1,
+    batch: int = 0,
+) -> drawings.Patches:
+    if image is None:
+        raise ClearheadError("figure('patches'): give image=, the picture that the model read, as page() takes it.")
+    one = _one(record, layer, sequence)
+    (head,) = indices(head, "head", one.heads).tolist()
+    picture = opened(image)
+    rows, columns, first = patches(one.lengths[1], picture.width / picture.height)
+    if query is None:
+        query = 0 if first else rows // 2 * columns + columns // 2  # as the page has it
+    (query,) = indices(query, "query", one.lengths[0]).tolist()
+    weights = one.rows([query], head, batch)[0, first:].reshape(rows, columns)
+    cell = divmod(query - first, columns) if query >= first else None
+    return drawings.Patches(np.asarray(picture), weights.double().cpu().numpy(), cell, _name(record, layer, head))
+
+
+def _compare(record: Record, other: Record | None = None, by: str | None = None, top: int = 20) -> drawings.Compared:
+    if other is None:
+        raise ClearheadError("figure('compare'): give other=, the record of the run to compare this one with.")
+    return compared(Comparison(record, other), by, top)
+
+
+def compared(comparison: Comparison, by: str | None, top: int) -> drawings.Compared:
+    """What changed between two runs: the size of each head's change, and from what to what in the `top` of them."""
+    if top < 1:
+        raise ClearheadError(f"figure('compare'): got top={top}, expected how many heads to list, 1 or more.")
+    by = by or comparison.by
+    rows = comparison.heads(by, pandas=False)
+    column = by if by in ("js_distance", "change") else f"{by}_change"
+    sizes = np.full((1 + max(row["layer"] for row in rows), 1 + max(row["head"] for row in rows)), math.nan)
+    listed = []
+    for row in rows:
+        sizes[row["layer"], row["head"]] = abs(row[column])
+        changed = row["most"] if by in ("js_distance", "change") else by
+        if changed is not None and math.isfinite(row[column]) and len(listed) < top:
+            name = f"{row['layer']}·{row['head']}"
+            listed.append(drawings.Change(name, changed, row[f"{changed}_a"], row[f"{changed}_b"]))
+    return drawings.Compared(sizes, by, listed)
+
+
 def _one(record: Record, layer: int | str, sequence: int) -> Layer:
     return record[layer].sequence(sequence)
 
@@ -207,5 +272,9 @@ KINDS: dict[str, Callable[..., Any]] = {
     "model": _model,
     "query-key": _product,
     "roles": _roles,
+    "report": _report,
+    "similarity": _similarity,
+    "patches": _patches,
+    "compare": _compare,
 }
 """What there are figures of."""

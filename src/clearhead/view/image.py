@@ -33,9 +33,7 @@ def on_page(image: object, tokens: int) -> dict[str, Any]:
     Raises:
         ClearheadError: no Pillow, no picture, or tokens that make no grid of the picture's shape.
     """
-    if find_spec("PIL") is None:
-        raise ClearheadError("page: image= needs Pillow, which is not installed: pip install 'clearhead[figures]'.")
-    picture = _opened(image)
+    picture = opened(image)
     rows, columns, first = patches(tokens, picture.width / picture.height)
     picture.thumbnail((LARGEST, LARGEST))
     return {"source": _encoded(picture), "rows": rows, "columns": columns, "first": first}
@@ -64,14 +62,20 @@ def patches(tokens: int, aspect: float) -> tuple[int, int, int]:
             if abs(columns - rows * aspect) <= 0.5:
                 return rows, columns, first
     raise ClearheadError(
-        f"page: image= got a model of {tokens} tokens and a picture of {aspect:.2f} times its height in width; "
+        f"image= got a model of {tokens} tokens and a picture of {aspect:.2f} times its height in width; "
         "expected the tokens to be a grid of patches, a square or of the picture's shape, after "
         f"{', '.join(map(str, SPECIAL))} special tokens. Leave image= out, or give the picture as the model read it."
     )
 
 
-def _opened(image: object) -> Any:
-    """As a PIL image of three colours."""
+def opened(image: object) -> Any:
+    """As a PIL image of three colours.
+
+    Raises:
+        ClearheadError: no Pillow, or no picture.
+    """
+    if find_spec("PIL") is None:
+        raise ClearheadError("image= needs Pillow, which is not installed: pip install 'clearhead[figures]'.")
     from PIL import Image, UnidentifiedImageError  # optional
 
     if isinstance(image, Image.Image):
@@ -81,16 +85,14 @@ def _opened(image: object) -> Any:
             with Image.open(Path(image)) as read:
                 return read.convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
-            raise ClearheadError(
-                f"page: image= got {str(image)!r}, which can't be read as a picture: {error}."
-            ) from error
+            raise ClearheadError(f"image= got {str(image)!r}, which can't be read as a picture: {error}.") from error
     try:
         pixels = torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError):
         pixels = None
     if pixels is None or not (pixels.dim() == 2 or (pixels.dim() == 3 and pixels.shape[-1] == 3)) or not pixels.numel():
         got = type(image).__name__ if pixels is None else f"numbers of shape {tuple(pixels.shape)}"
-        raise ClearheadError(f"page: image= got {got}; expected a path, a PIL image, or numbers of shape (H, W, 3).")
+        raise ClearheadError(f"image= got {got}; expected a path, a PIL image, or numbers of shape (H, W, 3).")
     return Image.fromarray(_bytes(pixels.detach().cpu()).numpy()).convert("RGB")
 
 
@@ -100,7 +102,7 @@ def _bytes(pixels: Tensor) -> Tensor:
     low, high = float(pixels.min()), float(pixels.max())
     if not pixels.is_floating_point() or not 0 <= low <= high <= 1:
         raise ClearheadError(
-            f"page: image= got {pixels.dtype} from {low:.3g} to {high:.3g}; expected bytes, or numbers from 0 to 1. "
+            f"image= got {pixels.dtype} from {low:.3g} to {high:.3g}; expected bytes, or numbers from 0 to 1. "
             "Undo the model's normalisation first."
         )
     return (pixels * 255).round().byte()

@@ -107,8 +107,13 @@ class Seen(Record):
         | "model" | all heads as small pictures, or by a number | by: a column of `heads()` |
         | "query-key" | how one weight comes about; a telling one unless said | query, key |
         | "roles" | a head's score in each role, beside a uniform head's | |
+        | "patches" | the picture that a vision model read, and where a token looks | image, as in `page`; query |
+        | "report" | the strongest head of each role, and which heads are alike | |
+        | "similarity" | the distances between heads, and the heads in a plane | |
+        | "compare" | what changed from this run to another | other: its record; by, as in `Comparison.heads`; top |
 
-        All but "model" are of one head of a layer. All but "roles" are of one text: `sequence` and `batch` choose it.
+        "model", "report", "similarity" and "compare" are of all heads, the others of one head of a layer. All but
+        "roles" and "compare" are of one text: `sequence` and `batch` choose it.
 
         Raises:
             ClearheadError: another kind, what it doesn't take, or too many tokens for lines.
