@@ -129,7 +129,9 @@ def test_a_text_may_come_from_a_file(here: Path) -> None:
 
 def test_by_names_what_colours_the_heads_with_dashes_or_not() -> None:
     for by in ("previous-token", "previous_token"):
-        assert "previous token  weight on the token just before" in minilm(TEXT, "--by", by).stdout
+        said = minilm(TEXT, "--by", by).stdout
+        assert "previous token  weight on the token just before" in said
+        assert said.splitlines()[-1] == "→ look.html#by=previous_token"  # the page's colours too
 
 
 def test_a_layer_from_near_shows_its_heads_in_numbers() -> None:

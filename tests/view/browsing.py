@@ -79,6 +79,15 @@ def point(browser: Any, side: str, position: int) -> None:
     until(browser, lambda: find(browser, f".column.{side} .pointed[data-position='{position}']"))
 
 
+def press_with_a_finger(touch: Callable[..., None], element: Any) -> None:
+    """A tap in the middle of what is in sight of it."""
+    script = (
+        "const { x, y, width, height } = arguments[0].getBoundingClientRect(); return [x + width / 2, y + height / 2]"
+    )
+    x, y = element.parent.execute_script(script, element)
+    touch(((x, y), (x, y)), steps=1)
+
+
 def numbers(browser: Any) -> dict[int, float]:
     """The weights that the reading lists, by the other token's position."""
     script = """return [...document.querySelectorAll('.reading li')]

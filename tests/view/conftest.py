@@ -1,6 +1,7 @@
 """What several tests of view share: two small models, compared, and a browser that opens pages."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,27 @@ def llama() -> torch.nn.Module:
         layer.self_attn.q_proj.weight.data *= 60
         layer.self_attn.k_proj.weight.data *= 60
     return model
+
+
+@pytest.fixture
+def touch(browser: Any) -> Iterator[Callable[..., None]]:
+    """Fingers that move: each from one place to another."""
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
+
+    def move(*fingers: tuple[tuple[float, float], tuple[float, float]], steps: int = 12) -> None:
+        for step in range(steps + 1):
+            part = step / steps
+            points = [
+                {"x": x0 + part * (x1 - x0), "y": y0 + part * (y1 - y0), "id": n}
+                for n, ((x0, y0), (x1, y1)) in enumerate(fingers)
+            ]
+            kind = "touchMove" if step else "touchStart"
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            time.sleep(0.02)
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    yield move
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from clearhead.view.outline import outlines
 from clearhead.view.payload import LayerView
 from clearhead.view.scene import Scene, view
 from clearhead.view.tiles import worth_saving
-from tests.view.browsing import Open, at, find, press, texts, until, write
+from tests.view.browsing import Open, at, find, press, press_with_a_finger, texts, until, write
 
 H, T, D = 2, 1300, 8
 COARSE = 8
@@ -194,27 +195,6 @@ def test_wheel_and_drag_zoom_and_move_and_the_link_opens_the_same_place(visit: O
     until(again, lambda: "spot" in at(again))
 
 
-@pytest.fixture
-def touch(browser: Any) -> Iterator[Callable[..., None]]:
-    """Fingers that move: each from one place to another."""
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
-
-    def move(*fingers: tuple[tuple[float, float], tuple[float, float]], steps: int = 12) -> None:
-        for step in range(steps + 1):
-            part = step / steps
-            points = [
-                {"x": x0 + part * (x1 - x0), "y": y0 + part * (y1 - y0), "id": n}
-                for n, ((x0, y0), (x1, y1)) in enumerate(fingers)
-            ]
-            kind = "touchMove" if step else "touchStart"
-            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-            time.sleep(0.02)
-        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-
-    yield move
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
-
-
 def test_one_finger_scrolls_past_the_map_two_move_it_and_a_tap_holds(
     visit: Open, written: Path, touch: Callable[..., None]
 ) -> None:
@@ -241,6 +221,10 @@ def test_one_finger_scrolls_past_the_map_two_move_it_and_a_tap_holds(
     assert scrolled(browser) == before
     touch(((x, y), (x, y)), steps=1)
     until(browser, lambda: "spot=" in at(browser))
+    until(browser, lambda: find(browser, ".reading.filled .let-go"))
+    press_with_a_finger(touch, find(browser, ".let-go")[0])
+    until(browser, lambda: "spot=" not in at(browser))
+    assert not find(browser, ".reading.filled")
 
 
 def scrolled(browser: Any) -> float:
@@ -293,10 +277,37 @@ def test_the_scale_is_logarithmic_or_linear_and_its_ends_are_said(visit: Open, w
     shown(browser, why="", side="1")
     space = "\u202f"
     assert texts(browser, ".map-legend")[0].startswith(f"≤ 0.010{space}%100{space}%")
-    find(browser, ".map-tone")[0].click()
+    assert texts(browser, ".map-tools .tone [aria-pressed=true]") == ["Log"]
+    find(browser, ".map-tools .tone button")[1].click()
     until(browser, lambda: "tone=linear" in at(browser))
     until(browser, lambda: texts(browser, ".map-legend")[0].startswith(f"0100{space}%"))
-    assert texts(browser, ".map-tone") == ["Linear scale"]
+    assert texts(browser, ".map-tools .tone button") == ["Log", "Linear"]  # both say what they do
+    assert texts(browser, ".map-tools .tone [aria-pressed=true]") == ["Linear"]
+
+
+def test_a_wide_screen_is_filled_and_a_cell_still_reads_what_python_computed(
+    visit: Open, written: Path, weights: torch.Tensor
+) -> None:
+    browser = visit(written, "#view=map&layer=0&head=0", width=2560, height=1300)
+    shown(browser, why="", drawn="0.0")
+    script = """const { width, height } = document.querySelector('canvas.map').getBoundingClientRect();
+        return [width - 76, height - 76]"""
+    wide, tall = browser.execute_script(script)
+    drawing = ElementTree.fromstring(picture(browser))
+    image = next(drawing.iter("{http://www.w3.org/2000/svg}image"))
+    assert float(image.get("height")) == pytest.approx(tall, abs=1)
+    assert float(image.get("width")) == pytest.approx(min(wide, 2 * tall), abs=2)
+    from selenium.webdriver import ActionChains
+
+    canvas = find(browser, "canvas.map")[0]  # in its middle, as the rulers take 76 px
+    ActionChains(browser).move_to_element_with_offset(canvas, -300, 200).click().perform()
+    until(browser, lambda: find(browser, ".map-weight") and told(browser)["why"] == "")
+    scale = tall / T
+    across = float(image.get("width")) / T
+    key, query = (wide + 76) / 2 - 300 - 76, (tall + 76) / 2 + 200 - 76
+    cell = told(browser)
+    assert abs(cell["key"] - key / across) <= 4 and abs(cell["query"] - query / scale) <= 4
+    assert_is(cell, weights[0], int(drawn(browser)["side"]))
 
 
 @pytest.mark.parametrize("width", [360, 3840])

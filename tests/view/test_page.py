@@ -340,6 +340,36 @@ def test_no_width_needs_scrolling_sideways(opened: Open, width: int) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("by", ["first_token", "first-token"])
+@pytest.mark.parametrize("view", ["model", "head", "map"])
+def test_the_heads_are_coloured_by_the_role_that_a_link_names(opened: Open, view: str, by: str) -> None:
+    browser = opened(f"#view={view}&layer=0&head=0&by={by}")
+    assert "by=first_token" in at(browser)
+    assert browser.execute_script("return document.getElementById('by').value") == "first_token"
+    assert ": first token " in find(browser, ".heads [role=gridcell]")[0].get_attribute("title")
+    assert texts(browser, ".chooser .says")[0].startswith("weight on the text’s first token")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1400])
+def test_every_view_has_the_whole_text(visit: Open, layers: list[LayerView], tmp_path: Path, width: int) -> None:
+    whole = "It was the best of times,\n it was <b>the worst</b> of times. " * 20
+    known = {"title": "It was the best …", "read": [whole, None]}
+    page = write(tmp_path / "look.html", layers, heads=head_table(layers), facts={}, **known)
+    for view in ("model", "head", "map", "product", "report"):
+        browser = visit(page, f"#view={view}&layer=0&head=0", width=width)
+        assert not find(browser, ".whole-texts")[0].is_displayed()
+        find(browser, ".whole-text summary")[0].click()
+        assert find(browser, ".whole-texts p")[0].is_displayed()
+        assert texts(browser, ".whole-texts p") == [whole]
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    short = write(
+        tmp_path / "short.html", layers, title="All.", heads=head_table(layers), facts={}, read=["All.", None]
+    )
+    assert not find(visit(short, "#view=head"), ".whole-text")  # the title says it
+
+
+@pytest.mark.browser
 def test_the_page_says_what_it_left_out(opened: Open, layers: list[LayerView]) -> None:
     shares = torch.cat([layer.shares().flatten() for layer in layers])
     told = " ".join(texts(opened(), ".about"))

@@ -57,6 +57,7 @@ def test_pieces_of_characters_are_given_as_their_bytes(smollm2: Opened) -> None:
     assert "".join(tokens).encode(errors="surrogateescape").decode() == text
     assert any("\udc80" <= letter <= "\udcff" for token in tokens for letter in token)
     assert shown["title"] == text
+    assert shown["read"] == [text]
     assert json.loads(json.dumps(shown["texts"])) == [tokens]
 
 
@@ -72,7 +73,7 @@ def test_without_a_tokenizer_nobody_can_say() -> None:
     with ch.watch(model) as seen, torch.no_grad():
         model(torch.arange(6)[None])
     shown = Scene(seen)
-    assert shown.contents["words"] == shown.contents["segments"] == [None]
+    assert shown.contents["words"] == shown.contents["segments"] == shown.contents["read"] == [None]
     assert shown.contents["texts"] == [list("012345")]
 
 

@@ -24,6 +24,8 @@ from clearhead.view.seen import Seen, watch
 
 QUERIES = 40
 """How many queries of one head the terminal shows; the page has all."""
+BY = "entropy_normalised"
+"""What colours the heads in the terminal, unless said; the page begins with a role."""
 
 
 @click.command("look", epilog=reading.CACHE)
@@ -33,7 +35,7 @@ QUERIES = 40
 @click.option(
     "--by",
     metavar="COLUMN",
-    default="entropy_normalised",
+    default=BY,
     show_default=True,
     help=f"What colours the heads: {', '.join(terminal.MEANINGS)}.",
 )
@@ -83,7 +85,8 @@ def command(
             steps.begin(f"writing {data}")
             with writing(data):
                 looked.json(data, force)
-    place = urlencode({name: n for name, n in (("layer", layer), ("head", head)) if n is not None})
+    told = {"layer": layer, "head": head, "by": None if by == BY else by}
+    place = urlencode({name: value for name, value in told.items() if value is not None})
     at = f"#{place}" if place else ""
     out.print(Text.assemble("→ ", (f"{html}{at}", f"bold link {html.resolve().as_uri()}{at}")))
 

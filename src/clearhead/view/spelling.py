@@ -18,13 +18,14 @@ Words = dict[str, list[Any]]
 def words_and_sentences(
     layers: Sequence[Layer], batch: int, entries: Sequence[dict[str, Any]], count: int
 ) -> dict[str, Any]:
-    """Of each of the page's texts its `words` and its `segments`, null where nobody can say.
+    """Of each of the page's texts its `words`, its `segments`, and `read`, the text itself; null where nobody can say.
 
     `entries` tell which of the `count` texts each layer's queries and keys are. `segments` names the sentence of each
     token, counted from 0; null if there is only one.
     """
     words: list[Words | None] = [None] * count
     segments: list[list[int] | None] = [None] * count
+    read: list[str | None] = [None] * count
     done: set[int] = set()
     for layer, entry in zip(layers, entries, strict=True):
         for text, ids in ((entry["keys"], key_ids(layer, batch)), (entry["queries"], query_ids(layer, batch))):
@@ -34,7 +35,8 @@ def words_and_sentences(
             found = words_of(layer.tokenizer, ids)
             words[text] = {"starts": [word.start for word in found], "texts": [word.text for word in found]}
             segments[text] = sentences(layer.tokenizer, ids)
-    return {"words": words, "segments": segments}
+            read[text] = as_read(layer, [], ids)
+    return {"words": words, "segments": segments, "read": read}
 
 
 def sentences(tokenizer: Tokenizer, ids: Tensor) -> list[int] | None:

@@ -96,6 +96,7 @@ def at(browser: Any) -> str:
 
 def ask(browser: Any, text: str) -> None:
     until(browser, lambda: find(browser, ".asking:not([hidden])"))
+    find(browser, "#text")[0].clear()
     find(browser, "#text")[0].send_keys(text)
     find(browser, ".read")[0].click()
 
@@ -241,3 +242,33 @@ def test_a_text_that_was_let_go_says_so(opened: Any, session: Texts) -> None:
     browser.execute_script("document.dispatchEvent(new Event('visibilitychange'))")  # as on coming back to the tab
     until(browser, lambda: texts(browser, ".serve > .trouble") == ["This text is no longer kept."])
     assert find(browser, ".asking:not([hidden])")
+
+
+@pytest.mark.browser
+def test_the_form_begins_with_an_example_has_two_and_keeps_what_was_typed(opened: Any, address: str) -> None:
+    browser = opened
+
+    def typed() -> str:
+        return str(find(browser, "#text")[0].get_property("value"))
+
+    browser.execute_script("sessionStorage.clear()")
+    browser.refresh()
+    until(browser, lambda: find(browser, ".asking:not([hidden])"))
+    examples = find(browser, ".examples button")
+    assert len(examples) == 2
+    begins = typed()
+    assert len(begins.split()) > 10
+    examples[1].click()
+    assert typed() != begins and len(typed().split()) > 10
+    examples[0].click()
+    assert typed() == begins
+    read(browser, "one two three four")
+    find(browser, ".fresh")[0].click()
+    until(browser, lambda: find(browser, ".asking:not([hidden])"))
+    assert typed() == "one two three four"
+    find(browser, "#text")[0].send_keys("\ue010 five")  # End, and on
+    browser.refresh()
+    until(browser, lambda: at(browser))
+    find(browser, ".fresh")[0].click()
+    until(browser, lambda: find(browser, ".asking:not([hidden])"))
+    assert typed() == "one two three four five"

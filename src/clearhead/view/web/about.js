@@ -4,14 +4,17 @@ import { element } from "./dom.js";
 
 /** @typedef {import("./payload.js").Contents} Contents */
 
+/** From here on no query has a rest that 8 bits can tell from nothing; see payload.py. */
+const ALL = 1 - (0.5 / 255) ** 2;
+
 /** @param {number} share @returns {string} in per cent, rounded down: what is left out is never hidden */
 const least = (share) => `${(Math.floor(share * 1000) / 10).toFixed(1)}\u202f%`;
 
 /** @param {Contents} contents */
 function held({ share, live }) {
-  if (live && !share) return "All of the weight: what you look at is computed then.";
+  if (live && !share) return "The heaviest keys of each query are listed. Maps are computed when you look, of all of the weight.";
   if (!share) return "No query lists a key.";
-  if (share.worst > 0.9999) return "All of the weight.";
+  if (share.worst >= ALL) return "All of the weight.";
   return `The heaviest keys of each query: ${least(share.mean)} of the weight on average, ` +
     `${least(share.worst)} where it is least. The rest was left out.`;
 }
@@ -51,6 +54,5 @@ export function about(contents) {
     element("p", { class: "caution" },
       element("strong", {}, "Attention is not explanation."),
       " A weight says where a head reads, not what it takes from there, nor whether the outcome hangs on it."),
-    element("p", { class: "keys-help" },
-      "← → head · ⇧ ↑ ↓ layer · ↑ ↓ token · Enter holds it · Esc lets go"));
+    element("p", { class: "keys-help" }));
 }

@@ -8,12 +8,16 @@ import { about } from "./about.js";
 import { Chooser } from "./chooser.js";
 import { settle } from "./places.js";
 import { viewTabs } from "./tabs.js";
+import { wholeText } from "./wholetext.js";
 import { themeButton } from "./theme.js";
 import { views, viewsOf } from "./views/index.js";
 
 /** @typedef {import("./payload.js").Payload} Payload */
 /** @typedef {import("./frame.js").Frame} Frame */
 /** @typedef {import("./state.js").Placed} Placed */
+
+/** What the keys do where a view says nothing else. */
+const HEAD_KEYS = "← → head · ⇧ ↑ ↓ layer · ↑ ↓ token · Enter holds it · Esc lets go";
 
 /**
  * Shows a payload in a frame, and follows its address from then on.
@@ -27,10 +31,11 @@ export async function show(frame, payload) {
   const saving = new SaveMenu(root);
   const stage = element("main", { class: "stage", tabindex: -1 });
   const margin = element("section", { class: "reading", "aria-label": "What is looked at" });
+  const footer = about(payload.contents);
   root.replaceChildren(
     masthead(payload, state, frame, saving.root),
     element("div", { class: "body" }, chooser.root, stage,
-      element("aside", { class: "margin" }, margin, about(payload.contents))),
+      element("aside", { class: "margin" }, margin, footer)),
   );
 
   /** @type {import("./views/index.js").Mounted | null} */
@@ -48,6 +53,7 @@ export async function show(frame, payload) {
       margin.classList.remove("filled");
       root.dataset.view = showing = place.view;
       mounted = views[place.view].mount({ root, stage, margin, payload, state });
+      /** @type {HTMLElement} */ (footer.querySelector(".keys-help")).textContent = views[place.view].keys ?? HEAD_KEYS;
     }
     chooser.update(place);
     mounted?.update(place, layer);
@@ -56,7 +62,12 @@ export async function show(frame, payload) {
     root.dataset.at = `#${state.address()}`;
   };
   const { gone } = frame;
-  frame.keys.addEventListener("keydown", (event) => step(/** @type {KeyboardEvent} */ (event), state), { signal: gone });
+  frame.keys.addEventListener("keydown", (event) => {
+    const key = /** @type {KeyboardEvent} */ (event);
+    if (event.target instanceof HTMLSelectElement || key.ctrlKey || key.metaKey || key.altKey) return;
+    if (!event.defaultPrevented) mounted?.key?.(key);
+    if (!event.defaultPrevented) step(key, state);
+  }, { signal: gone });
   gone?.addEventListener("abort", () => mounted?.unmount());
   /** @type {Promise<void>} */
   let first = Promise.resolve();
@@ -76,7 +87,8 @@ function masthead(payload, state, frame, saving) {
     element("div", { class: "names" },
       element("p", { class: "wordmark" }, "Clearhead"),
       element("h1", { dir: "auto" }, title),
-      element("p", { class: "size" }, size.join(" · "))),
+      element("p", { class: "size" }, size.join(" · ")),
+      ...wholeText(payload.contents)),
     ...(frame.address.link ? [linkButton(frame.address.link)] : []), saving, themeButton(state, frame));
   const there = viewsOf(payload);
   if (Object.keys(there).length > 1) header.append(viewTabs(there, state));
@@ -116,8 +128,6 @@ function arrive(root, stage) {
  * @param {State} state
  */
 function step(event, state) {
-  const busy = event.target instanceof HTMLSelectElement;
-  if (busy || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   const { layer, head } = state.place;
   if (event.key === "ArrowLeft") state.go({ head: Math.max(0, head - 1) });
   else if (event.key === "ArrowRight") state.go({ head: head + 1 });

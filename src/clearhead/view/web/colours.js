@@ -31,6 +31,31 @@ export function heatScale(root) {
   return scale;
 }
 
+/** So many heads have colours that all eyes tell apart, which are the style's; see head.css. */
+export const TOLD_APART = 5;
+const HUE_OF_FIRST = 264; // degrees
+const CHROMA = 0.15;
+
+/**
+ * The colours of several heads: the style's, or of more heads even steps of hue, light and dark by turns.
+ * @param {HTMLElement} root
+ * @param {number} count
+ * @returns {string[]}
+ */
+export function headColours(root, count) {
+  const style = getComputedStyle(root);
+  if (count <= TOLD_APART) {
+    return Array.from({ length: count }, (_, head) => style.getPropertyValue(`--head-${head}`).trim());
+  }
+  const lights = style.getPropertyValue("--heads-light").trim().split(" ").map(Number);
+  return Array.from({ length: count }, (_, head) => {
+    const angle = (HUE_OF_FIRST + (360 * head) / count) * (Math.PI / 180);
+    const [red, green, blue] = fromOklab([lights[head % 2], CHROMA * Math.cos(angle), CHROMA * Math.sin(angle)])
+      .map((part) => Math.round(Math.min(255, Math.max(0, part))));
+    return `rgb(${red}, ${green}, ${blue})`;
+  });
+}
+
 /** @param {string} colour "#rrggbb" @returns {Triple} */
 function rgbOf(colour) {
   return /** @type {Triple} */ ([1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)));

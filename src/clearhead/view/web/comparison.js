@@ -9,6 +9,7 @@ import { counted, plain } from "./numbers.js";
 import { settle } from "./places.js";
 import { SaveMenu } from "./save.js";
 import { State } from "./state.js";
+import { wholeText } from "./wholetext.js";
 import { viewTabs } from "./tabs.js";
 import { themeButton } from "./theme.js";
 
@@ -77,7 +78,10 @@ export async function showComparison({ root, themed, address }, contents, payloa
       element("div", { class: "names" },
         element("p", { class: "wordmark" }, "Clearhead"),
         element("h1", { dir: "auto" }, a, element("span", { class: "against" }, " → "), b),
-        element("p", { class: "size" }, counted(contents.heads.length, "head"))),
+        element("p", { class: "size" }, counted(contents.heads.length, "head")),
+        ...payloads.slice(0, 1).flatMap((payload) => wholeText({
+          ...payload.contents, title: "", read: readInAll(payloads),
+        }))),
       saving.root, themeButton(state, { themed }),
       ...(Object.keys(tabs).length > 1 ? [viewTabs(tabs, state)] : [])),
     element("div", { class: "body comparison" },
@@ -91,6 +95,9 @@ export async function showComparison({ root, themed, address }, contents, payloa
   });
   await first;
 }
+
+/** @param {Payload[]} payloads @returns {(string | null)[]} each text once */
+const readInAll = (payloads) => [...new Set(payloads.flatMap(({ contents }) => contents.read ?? []))];
 
 /** @param {Contents} contents @returns {Head[][]} its heads as [layer][head] */
 function byLayer({ heads }) {

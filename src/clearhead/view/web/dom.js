@@ -36,6 +36,17 @@ export function focused(near) {
 }
 
 /**
+ * Whether one points with what hovers, or with the keyboard: a finger that comes down means to press what lies there, and
+ * nothing may rise over that in between.
+ * @param {Event} event
+ * @returns {boolean}
+ */
+export function hovers(event) {
+  if (event instanceof PointerEvent) return event.pointerType !== "touch";
+  return event.target instanceof Element && event.target.matches(":focus-visible");
+}
+
+/**
  * The token, option or cell that an event is about.
  * @param {Event} event
  * @param {string} selector

@@ -11,6 +11,13 @@ export function percent(share) {
   return `${(100 * share).toFixed(digits)}${SPACE}%`;
 }
 
+/** @param {number} share @returns {string} in per cent, two digits however small */
+export function fine(share) {
+  if (share === 0 || share >= 0.001) return percent(share);
+  const digits = Math.min(12, 1 - Math.floor(Math.log10(100 * share)));
+  return `${(100 * share).toFixed(digits)}${SPACE}%`;
+}
+
 /** @param {number} value @returns {string} a plain number, three digits */
 export function plain(value) {
   if (value === 0) return "0";

@@ -23,6 +23,7 @@
  * @property {import("./views/product/vectors.js").Rotary} [rotary] how positions turn q and k, where that is known
  * @property {import("./views/report/plane.js").Likeness | null} [likeness] of the heads; null if they weren't compared
  * @property {({starts: number[], texts: string[]} | null)[]} [words] of each text, null where nobody can say
+ * @property {(string | null)[]} [read] each text as a person reads it, null where nobody can say
  * @property {(number[] | null)[]} [segments] the sentence of each token of each text, null where there is one only
  * @property {({layer: number | null, says: string | null} | null)[]} [patterns] of each layer: whose block has its
  *   pattern, and a word for it

@@ -1,7 +1,9 @@
 /** The head view: the text twice, and a line from each token to where this head looks. */
 
 import { element } from "../dom.js";
-import { asPins, countsBetween, headsOf, pinsOf, settleHead } from "./head/choices.js";
+import { headColours } from "../colours.js";
+import { fillSheet, keepAbove } from "../sheet.js";
+import { asLeftOut, asPins, countsBetween, headsOf, pinsOf, settleHead, withoutOf } from "./head/choices.js";
 import { caption } from "./head/caption.js";
 import { Column } from "./head/column.js";
 import { drawing } from "./head/drawing.js";
@@ -24,6 +26,8 @@ const WHOLE = 100;
  * @typedef {object} Shown what stands in the columns and between them
  * @property {Sides} sides
  * @property {{head: number, weights: Weights}[]} heads in the order of their colours
+ * @property {string[]} colours
+ * @property {Set<number>} gone the units that are left out as keys
  * @property {number} least
  * @property {boolean} among whether only some sentences count
  * @property {Pointed[]} pins
@@ -48,13 +52,18 @@ class HeadView {
   #made = "";
   /** @type {Pointed | null} */
   #pointed = null;
+  /** @type {number | null} the head whose lines alone are drawn */
+  #single = null;
   #outside = new AbortController();
 
   /** @param {import("./index.js").Context} context */
   constructor(context) {
     this.#context = context;
     const { root, stage, margin, payload, state } = context;
-    this.#tools = new Tools(payload, state);
+    this.#tools = new Tools(payload, state, (head) => {
+      this.#single = head;
+      this.#show();
+    });
     this.#queries = this.#column("query");
     this.#keys = this.#column("key");
     this.#lines = new Lines(this.#between, this.#box);
@@ -90,9 +99,10 @@ class HeadView {
     const { position, name, kind } = layer.entry;
     const before = this.#shown;
     const pinned = before?.pins.length;
+    this.#single = null;
     this.#layer = layer;
     const shown = this.#shown = this.#showing(place, layer);
-    const { sides, heads, least } = shown;
+    const { sides, heads, least, colours } = shown;
     if (sides !== before?.sides) {
       const rows = Math.max(sides.keys.count, sides.offset + sides.queries.count);
       this.#box.style.setProperty("--rows", String(rows));
@@ -103,39 +113,46 @@ class HeadView {
     }
     const several = heads.length > 1;
     this.#title.replaceChildren(
-      element("h2", {}, `Layer ${position}, head ${place.head}`),
+      element("h2", {}, `Layer ${position}, ${place.all ? `all ${heads.length} heads` : `head ${place.head}`}`),
       element("p", {}, element("code", {}, name), kind === "cross" ? " cross-attention" : ""));
     this.#each.textContent = place.units === "words" && !sides.queries.areTokens ? "each word" : "each token";
-    this.#where.textContent = `layer ${position} · ${several ? `${heads.length} heads` : `head ${place.head}`}`;
-    this.#numbers.replaceChildren(portrait(payload.contents.statistics, place.layer, place.head));
+    this.#where.textContent = `layer ${position} · ${place.all ? `all ${heads.length} heads` : several ? `${heads.length} heads` : `head ${place.head}`}`;
+    this.#numbers.replaceChildren(...(place.all ? [] : [portrait(payload.contents.statistics, place.layer, place.head)]));
     this.#tools.update(place, layer, sides, {
       shown: heads.reduce((sum, { weights }) => sum + weights.count(least), 0),
       all: heads.reduce((sum, { weights }) => sum + weights.count(0), 0),
-    });
+    }, colours);
     this.#show();
     const [first] = shown.pins;
     if (first && !pinned && !this.#pointed) this.#side(first).reveal(first.position);
+    const last = shown.pins.at(-1);
+    const held = last && this.#side(last).placeOf(last.position);
+    if (held && asKey(before?.pins) !== asKey(shown.pins)) keepAbove(this.#context.margin, held, this.#box);
   }
 
   /** @param {Placed} place @param {Layer} layer @returns {Shown} */
   #showing(place, layer) {
     const inWords = place.units === "words";
-    const same = this.#shown && this.#made === `${place.layer} ${place.units} ${place.between}` ? this.#shown : null;
-    this.#made = `${place.layer} ${place.units} ${place.between}`;
+    const kept = [place.layer, place.units, place.between, place.without].join(" ");
+    const same = this.#shown && this.#made === kept ? this.#shown : null;
+    this.#made = kept;
     const sides = same?.sides ?? this.#sides(layer, inWords);
     const { queries, keys } = sides;
     const counts = countsBetween(place.between, sides);
-    const heads = headsOf(place).map((head) => {
+    const gone = new Set(withoutOf(place).map((token) => keys.at(token)));
+    const heads = headsOf(place, layer.entry.heads).map((head) => {
       const known = same?.heads.find((one) => one.head === head);
       if (known) return known;
       const tokens = Weights.of(layer, head);
-      const units = queries.areTokens && keys.areTokens ? tokens : tokens.inWords(queries, keys);
+      const whole = queries.areTokens && keys.areTokens ? tokens : tokens.inWords(queries, keys);
+      const units = gone.size ? whole.without(gone) : whole;
       return { head, weights: counts ? units.among(counts) : units };
     });
     const pins = pinsOf(place).map(({ side, position }) => ({
       side, position: (side === "query" ? queries : keys).at(position),
     }));
-    return { sides, heads, least: (place.least ?? 0) / 100, among: counts !== null, pins };
+    const colours = headColours(this.#context.root, heads.length);
+    return { sides, heads, colours, gone, least: (place.least ?? 0) / 100, among: counts !== null, pins };
   }
 
   /** @param {Layer} layer @param {boolean} inWords @returns {Sides} the same as long as the same text is shown so */
@@ -160,9 +177,10 @@ class HeadView {
     const [first, rows] = [Math.ceil(this.#box.scrollTop / ROW), Math.floor(this.#box.clientHeight / ROW)];
     return drawing(this.#context.root, {
       title: contents.title,
-      where: `Layer ${layer.entry.position}, head${heads.length > 1 ? "s" : ""} ${heads.join(", ")}`,
+      where: `Layer ${layer.entry.position}, ${state.place.all ? `all ${heads.length} heads`
+        : `head${heads.length > 1 ? "s" : ""} ${heads.join(", ")}`}`,
       caption: caption(contents, layer.entry, state.place, shown.sides, first, rows),
-      sides: shown.sides, heads, lines: this.#lines.inSight(), first, rows,
+      sides: shown.sides, heads, hues: shown.colours, lines: this.#lines.inSight(), first, rows,
       pointed: this.#at(),
     });
   }
@@ -206,20 +224,30 @@ class HeadView {
     const pinned = shown.pins.length > 0;
     this.#mark("query", at, pinned);
     this.#mark("key", at, pinned);
+    const drawn = shown.heads.map((one, n) => ({ ...one, colour: shown.colours[n] }))
+      .filter(({ head }) => this.#single === null || head === this.#single);
     this.#lines.show({
-      weights: shown.heads.map(({ weights }) => weights), offset: shown.sides.offset, least: shown.least, pointed: at,
+      weights: drawn.map(({ weights }) => weights), colours: drawn.map(({ colour }) => colour),
+      offset: shown.sides.offset, least: shown.least, pointed: at,
     });
-    const { margin } = this.#context;
-    margin.classList.toggle("filled", at.length > 0);
-    const read = { ...shown, pinned, reveal: (/** @type {Pointed} */ other) => this.#side(other).reveal(other.position) };
+    const { margin, payload, state } = this.#context;
+    const read = {
+      ...shown, pinned, live: payload.contents.live,
+      reveal: (/** @type {Pointed} */ other) => this.#side(other).reveal(other.position),
+      leaveOut: (/** @type {number} */ key) => state.go(asLeftOut(state.place, shown.sides.keys.starts[key])),
+    };
+    const letGo = () => {
+      this.#pointed = null;
+      state.go(asPins([]));
+    };
     const hint = pinned ? "Held. Click it again to let go, or press Esc to let go of all." : "Click to hold.";
-    margin.replaceChildren(...(at.length ? [...at.map((token) => element("div", {}, ...reading(token, read))),
-      element("p", { class: "hint" }, hint)] : invitation()));
+    fillSheet(margin, at.length ? [...at.map((token) => element("div", {}, ...reading(token, read))),
+      element("p", { class: "hint held-hint" }, hint)] : invitation(), at.length > 0, pinned ? letGo : null);
   }
 
   /** @param {"query" | "key"} side @param {Pointed[]} at @param {boolean} pinned */
   #mark(side, at, pinned) {
-    const { heads } = /** @type {Shown} */ (this.#shown);
+    const { heads, colours, gone } = /** @type {Shown} */ (this.#shown);
     /** @type {Map<number, number[]>} */
     const weights = new Map();
     for (const token of at.filter((one) => one.side !== side)) {
@@ -232,9 +260,12 @@ class HeadView {
       });
     }
     const pointed = new Set(at.filter((one) => one.side === side).map(({ position }) => position));
-    this.#side({ side, position: 0 }).mark(weights, heads.length, pointed, pinned);
+    this.#side({ side, position: 0 }).mark(weights, colours, pointed, pinned, side === "key" ? gone : new Set());
   }
 }
+
+/** @param {Pointed[]} [pins] @returns {string} the same for the same pins */
+const asKey = (pins = []) => pins.map(({ side, position }) => side + position).join(" ");
 
 /** @type {import("./index.js").View} */
 export const headView = {

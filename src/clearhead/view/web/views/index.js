@@ -22,6 +22,7 @@ import { reportView } from "./report.js";
  * @typedef {object} Mounted a view in its place
  * @property {(place: import("../state.js").Placed, layer: import("../payload.js").Layer) => void} update
  * @property {() => void} unmount lets go of what it listens to outside its place
+ * @property {(event: KeyboardEvent) => void} [key] a key that nothing else took; what it takes, it prevents the default of
  * @property {() => Promise<SVGElement>} [picture] what is to be seen now as a drawing that stands alone, for a paper:
  *   with width, height and viewBox, its colours written out (see colours.js), of no style sheet and no other file
  */
@@ -29,6 +30,7 @@ import { reportView } from "./report.js";
 /**
  * @typedef {object} View
  * @property {string} title
+ * @property {string} [keys] what the keys do there, in a line
  * @property {(context: Context) => Mounted} mount
  * @property {(payload: import("../payload.js").Payload) => boolean} [fits] false where there is nothing for it to show
  * @property {boolean} [ofOneHead] true if two of it, of two runs, can stand side by side

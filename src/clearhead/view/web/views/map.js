@@ -1,12 +1,14 @@
 /** The map view: a head as a picture that can be zoomed, from all its weights at once down to single ones. */
 
-import { colours, heatScale } from "../colours.js";
+import { colours } from "../colours.js";
 import { element } from "../dom.js";
+import { pressTone, toneSwitch } from "../tone.js";
+import { fillSheet, keepAbove } from "../sheet.js";
 import { Camera } from "./map/camera.js";
 import { Outline } from "./map/outline.js";
 import { mapLegend, mapRemark } from "./map/legend.js";
 import { paintCross, paintMap, paintRulers } from "./map/paint.js";
-import { Palette } from "./map/palette.js";
+import { paletteOf } from "./map/palette.js";
 import { mapDrawing } from "./map/drawing.js";
 import { mapGestures } from "./map/gestures.js";
 import { asHeld, settleMap, spotOf } from "./map/place.js";
@@ -27,7 +29,7 @@ class MapView {
   #context;
   #title = element("div", { class: "head-title" });
   #legend = element("p", { class: "map-legend" });
-  #tone = element("button", { type: "button", class: "map-tone" });
+  #tone;
   #note = element("p", { class: "map-note", role: "status" });
   #canvas = element("canvas", {
     class: "map", tabindex: 0, role: "application",
@@ -37,9 +39,7 @@ class MapView {
   });
   #camera = new Camera();
   #tiles;
-  /** @type {Palette} */
-  #palette;
-  #tinted = "";
+  #tinted;
   /** @type {Outline | null} */
   #outline = null;
   /** @type {number | null} */
@@ -64,18 +64,18 @@ class MapView {
   constructor(context) {
     this.#context = context;
     this.#tiles = new Tiles(context.payload, () => this.#redraw());
-    this.#palette = new Palette(heatScale(context.root), false);
+    this.#tinted = paletteOf(context.root, context.state.place, null);
     const button = (/** @type {string} */ label, /** @type {string} */ text, /** @type {() => void} */ press) => {
       const made = element("button", { type: "button", "aria-label": label, title: label }, text);
       made.addEventListener("click", press);
       return made;
     };
-    this.#tone.addEventListener("click", () =>
-      context.state.go({ tone: this.#palette.linear ? null : "linear" }));
+    this.#tone = toneSwitch(context.state);
     context.stage.append(this.#title,
       element("div", { class: "map-tools" },
         button("Zoom out", "−", () => this.#zoom(1 / 2)), button("Zoom in", "+", () => this.#zoom(2)),
-        button("Show the whole map", "Whole", () => this.#whole()), this.#tone, this.#legend),
+        button("Show the whole map", "Whole", () => this.#whole()), element("span", { class: "tone-name" }, "Scale"), this.#tone,
+        this.#legend),
       element("p", { class: "map-fingers" }, "Two fingers move and zoom the map; tap a cell to hold it."),
       element("div", { class: "map-area" }, this.#canvas), this.#note);
     context.margin.setAttribute("aria-live", "polite");
@@ -125,7 +125,7 @@ class MapView {
   /** @returns {Promise<SVGElement>} */
   async picture() {
     const layer = /** @type {Layer} */ (this.#layer);
-    return mapDrawing(this.#camera, this.#tiles, this.#palette, this.#outline, layer, this.#head,
+    return mapDrawing(this.#camera, this.#tiles, this.#tinted.palette, this.#outline, layer, this.#head,
       colours(this.#context.root), RULER);
   }
 
@@ -140,15 +140,8 @@ class MapView {
 
   /** @param {Placed} place */
   #tint(place) {
-    const { root } = this.#context;
-    const linear = place.tone === "linear";
-    const { low, mid, high } = colours(root);
-    const tinted = [low, mid, high, linear].join();
-    if (tinted === this.#tinted) return;
-    this.#tinted = tinted;
-    this.#palette = new Palette(heatScale(root), linear);
-    this.#tone.textContent = linear ? "Linear scale" : "Log scale";
-    this.#tone.title = linear ? "Make it logarithmic" : "Make it linear";
+    pressTone(this.#tone, place);
+    this.#tinted = paletteOf(this.#context.root, place, this.#tinted);
   }
 
   /** @param {number | null} of the layer whose pattern it is */
@@ -309,7 +302,7 @@ class MapView {
     pen.fillStyle = colour.paper;
     pen.fillRect(0, 0, wide, high);
     pen.translate(this.#ruler, this.#ruler);
-    const drawn = paintMap(pen, sharp, this.#camera, this.#tiles, this.#palette, this.#outline, this.#head, colour);
+    const drawn = paintMap(pen, sharp, this.#camera, this.#tiles, this.#tinted.palette, this.#outline, this.#head, colour);
     this.#side = drawn.side;
     this.#zoomed = drawn.zoom;
     const spot = this.#held ?? this.#pointed;
@@ -318,7 +311,7 @@ class MapView {
 
     this.#tiles.fetch();
     this.#note.textContent = mapRemark(drawn.why, this.#context.payload.contents);
-    mapLegend(this.#legend, this.#palette, this.#camera, drawn.side);
+    mapLegend(this.#legend, this.#tinted.palette, this.#camera, drawn.side);
     Object.assign(canvas.dataset, {
       drawn: `${this.#tiles.index}.${this.#head}`, side: drawn.side, why: [...drawn.why].sort().join(" "),
     });
@@ -334,12 +327,19 @@ class MapView {
     const told = JSON.stringify([cell, this.#held !== null, this.#head, layer.entry.name]);
     if (told === this.#told) return;
     this.#told = told;
-    margin.classList.toggle("filled", cell !== null);
-    margin.replaceChildren(...(cell
+    const letGo = () => {
+      this.#pointed = null;
+      this.#hold(null);
+    };
+    fillSheet(margin, cell
       ? readout(layer, this.#head, cell, this.#held !== null, (query, key) => {
         this.#moved(() => this.#camera.reveal(query, key, this.#side));
         this.#context.state.go(asHeld({ query, key }));
-      }) : mapInvitation(layer)));
+      }) : mapInvitation(layer), cell !== null, this.#held ? letGo : null);
+    if (!this.#held || !cell) return;
+    const { left, top } = this.#canvas.getBoundingClientRect();
+    const x = left + this.#ruler + this.#camera.x(cell.left);
+    keepAbove(margin, { left: x, right: x, bottom: top + this.#ruler + this.#camera.y(cell.bottom) }, this.#canvas);
   }
 }
 

@@ -1,10 +1,11 @@
 /** The model view: all heads at once, as small maps or by a statistic, and what they do in plain words. */
 
-import { colours } from "../colours.js";
 import { element } from "../dom.js";
 import { heatOver, scaleLine, statisticPicker } from "../heat.js";
-import { counted } from "../numbers.js";
+import { counted, fine, percent } from "../numbers.js";
 import { capital, clearly, habit, named, played, statistic, toldInOrder } from "../statistics.js";
+import { fillSheet } from "../sheet.js";
+import { paletteOf } from "./map/palette.js";
 import { WallControls, showsMaps } from "./model/controls.js";
 import { habitCards, headTold, paintThumbs } from "./model/habits.js";
 import { inLayers, inOrder, spotsOf } from "./model/layout.js";
@@ -27,15 +28,17 @@ class ModelView {
   #place = null;
   /** @type {Spot | null} */
   #told = null;
-  #colours = "";
+  #tinted;
   #width = 0;
 
   /** @param {import("./index.js").Context} context */
   constructor(context) {
     const { payload, root, stage, state } = this.#context = context;
-    this.#thumbs = new Thumbs(payload, root, () => this.#arrived());
+    this.#tinted = paletteOf(root, state.place, null);
+    this.#thumbs = new Thumbs(payload, this.#tinted.palette, () => this.#arrived());
     this.#wall = new Wall(root, this.#thumbs, {
       point: (spot) => this.#tell(spot),
+      choose: ({ layer, head }) => state.go({ layer, head }),
       open: ({ layer, head }) => state.go({ view: "head", layer, head, query: null, key: null }),
     });
     this.#cards = habitCards(payload, {
@@ -65,10 +68,10 @@ class ModelView {
   update(place) {
     const before = this.#place;
     this.#place = place;
-    const { low, mid, high } = colours(this.#context.root);
-    if (this.#colours !== low + mid + high) {
-      this.#colours = low + mid + high;
-      this.#thumbs.recolour();
+    const tinted = paletteOf(this.#context.root, place, this.#tinted);
+    if (tinted !== this.#tinted) {
+      this.#tinted = tinted;
+      this.#thumbs.recolour(tinted.palette);
       this.#arrived();
     }
     this.#controls.update(place);
@@ -83,6 +86,11 @@ class ModelView {
     this.#place = null;
     this.#size.disconnect();
     this.#wall.close();
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    this.#wall.walk(event);
   }
 
   async picture() {
@@ -137,7 +145,9 @@ class ModelView {
     const parts = [];
     if (across !== null) parts.push(element("span", {}, across ? "layers → heads ↓" : "layers ↓ heads →"));
     if (maps) {
-      parts.push(element("span", {}, "weight: none ", element("span", { class: "ramp" }), " all of a token’s"));
+      const [low] = this.#tinted.palette.ends(1);
+      const least = low ? `≤ ${fine(low)} ` : "0 ";
+      parts.push(element("span", {}, "share of a token’s weight: ", least, element("span", { class: "ramp" }), ` ${percent(1)}`));
     }
     if (heat && by) {
       const { title, write } = statistic(by);
@@ -156,11 +166,10 @@ class ModelView {
   /** @param {Spot | null} spot */
   #tell(spot) {
     const { margin, payload } = this.#context;
-    margin.classList.toggle("filled", spot !== null);
     const at = spot ?? this.#told ?? this.#place;
     this.#told = spot ?? this.#told;
     if (!at) return;
-    margin.replaceChildren(...headTold(payload, at));
+    fillSheet(margin, headTold(payload, at), spot !== null, null);
     paintThumbs(margin, this.#thumbs);
   }
 }
@@ -226,6 +235,7 @@ function withoutMaps({ contents: { layers } }, thumbs) {
 /** @type {import("./index.js").View} */
 export const modelView = {
   title: "Model",
+  keys: "← → ↑ ↓ from head to head · Enter opens it",
   mount: (context) => new ModelView(context),
   settle: (wish, { by }, { contents }) => ({
     wall: wish.wall === "heat" ? "heat" : null,

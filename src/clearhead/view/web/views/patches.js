@@ -4,8 +4,9 @@
 // it needs `contents` to say where each token lies, as `image` does here, and `Tiles.row` for the weights.
 
 import { colours } from "../colours.js";
-import { element, svg, target } from "../dom.js";
+import { element, hovers, svg, target } from "../dom.js";
 import { percent } from "../numbers.js";
+import { fillSheet, keepAbove } from "../sheet.js";
 import { Tiles } from "./map/tiles.js";
 
 /** @typedef {import("../payload.js").Layer} Layer */
@@ -57,9 +58,10 @@ class PatchesView {
       const token = target(event, "[data-token]");
       return token ? Number(token.dataset.token) : null;
     };
-    grid.addEventListener("pointerover", (event) => this.#point(at(event)));
+    for (const event of ["pointerover", "focusin"]) {
+      grid.addEventListener(event, (event) => hovers(event) && this.#point(at(event)));
+    }
     grid.addEventListener("pointerleave", () => this.#point(null));
-    grid.addEventListener("focusin", (event) => this.#point(at(event)));
     grid.addEventListener("click", (event) => this.#hold(at(event)));
     grid.addEventListener("keydown", (event) => this.#walk(event, at(event)));
   }
@@ -165,7 +167,7 @@ class PatchesView {
   /** @param {KeyboardEvent} event @param {number | null} token */
   #walk(event, token) {
     const { first, columns } = this.#image;
-    if (event.key === "Escape") this.#context.state.go({ query: null });
+    if (event.key === "Escape") this.#letGo();
     if (token === null || event.shiftKey) return;
     // The special tokens stand in one line below the picture.
     const up = token < first ? this.#choices.length - columns : token - columns;
@@ -212,8 +214,7 @@ class PatchesView {
       + "A larger --budget has all."}`;
     this.#sides.dataset.query = String(query);
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, PATCHES_NAMED);
-    margin.classList.toggle("filled", this.#held !== null || this.#pointed !== null);
-    margin.replaceChildren(
+    fillSheet(margin, [
       element("h2", {}, this.#name(query), element("span", { class: "verb" }, " looks at")),
       element("ol", {}, ...order.filter((token) => weights[token] > 0).map((token) => {
         const button = element("button", { type: "button" }, this.#name(token), element("span", { class: "number" }),
@@ -222,8 +223,15 @@ class PatchesView {
         button.addEventListener("click", () => this.#hold(token));
         return element("li", { "data-position": token, "data-weight": weights[token].toFixed(6) }, button);
       })),
-      element("p", { class: "hint" }, this.#held === null ? "Point at a patch; click to hold it."
-        : "Held. Click it again, or press Esc, to let go."));
+      element("p", { class: this.#held === null ? "hint" : "hint held-hint" }, this.#held === null ? "Point at a patch; click to hold it."
+        : "Held. Click it again, or press Esc, to let go."),
+    ], this.#held !== null || this.#pointed !== null, this.#held === null ? null : () => this.#letGo());
+    if (this.#held !== null) keepAbove(margin, this.#choices[this.#held].getBoundingClientRect(), this.#sides);
+  }
+
+  #letGo() {
+    this.#pointed = null;
+    this.#context.state.go({ query: null });
   }
 
   /** The heaviest patch's weight. */

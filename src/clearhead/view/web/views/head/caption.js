@@ -14,7 +14,7 @@ const CAPTION = 110;
  * @param {number} rows how many are
  * @returns {string[]} its lines
  */
-export function caption({ facts }, entry, { least, between }, { queries, keys, offset }, first, rows) {
+export function caption({ facts }, entry, { least, between, without }, { queries, keys, offset }, first, rows) {
   const all = Math.max(keys.count, offset + queries.count);
   const unit = queries.areTokens && keys.areTokens ? "token" : "word";
   const last = Math.min(all, first + rows) - 1;
@@ -23,6 +23,7 @@ export function caption({ facts }, entry, { least, between }, { queries, keys, o
     first > 0 || last < all - 1 ? `${unit}s ${number(first)} to ${number(last)}, of ${counted(all, unit)}`
       : `all ${counted(all, unit)}`,
     ...(least ? [`lines from ${least}\u202f%`] : []),
+    ...(without ? [`without key${without.includes(".") ? "s" : ""} ${without.replaceAll(".", ", ")}, the others scaled to 100\u202f%`] : []),
     ...(between ? ["only between some sentences"] : []),
   ];
   return [[...(facts.Model ? [facts.Model] : []), entry.name], seen].map((parts) => {

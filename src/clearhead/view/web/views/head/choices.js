@@ -1,11 +1,12 @@
-/** What the head view keeps in the address: further heads, pins, the least line, words, sentences. */
+/** What the head view keeps in the address: further heads, pins, the least line, words, sentences, keys left out. */
 
+import { TOLD_APART } from "../../colours.js";
 import { inside } from "../../places.js";
 
 /** @typedef {import("./lines.js").Pointed} Pointed */
 
-/** The most heads in colour at once: as many as there are colours that all eyes tell apart. */
-export const HEADS = 5;
+/** The most heads that are chosen one by one; beyond that there are only all of a layer. */
+export const HEADS = TOLD_APART;
 
 /**
  * @param {Record<string, unknown>} wish
@@ -22,9 +23,13 @@ export function settleHead(wish, place, { contents }) {
     const count = { q: texts[queries].length, k: texts[keys].length }[pin[0]] ?? 0;
     return inside(pin.slice(1), count) !== null && all.indexOf(pin) === at;
   });
+  const without = parted(wish.without).map((key) => inside(key, texts[keys].length))
+    .filter((key, at, all) => key !== null && all.indexOf(key) === at);
   const least = Number(wish.least);
   return {
     also: also.slice(0, HEADS - 1).join(".") || null,
+    all: wish.all === "1" && heads > 1 ? "1" : null,
+    without: without.join(".") || null,
     pins: pins.join(".") || null,
     least: least > 0 && least <= 100 ? least : null,
     units: wish.units === "words" && words?.some(Boolean) ? "words" : null,
@@ -32,8 +37,27 @@ export function settleHead(wish, place, { contents }) {
   };
 }
 
-/** @param {import("../../state.js").Placed} place @returns {number[]} the heads that are shown, the chosen one first */
-export const headsOf = (place) => [place.head, ...parted(place.also).map(Number)];
+/**
+ * @param {import("../../state.js").Placed} place
+ * @param {number} count how many the layer has
+ * @returns {number[]} the heads that are shown, the chosen one first, or all in their order
+ */
+export const headsOf = (place, count) => (place.all ? Array.from({ length: count }, (_, head) => head)
+  : [place.head, ...parted(place.also).map(Number)]);
+
+/** @param {import("../../state.js").Placed} place @returns {number[]} the tokens that are left out as keys */
+export const withoutOf = ({ without }) => parted(without).map(Number);
+
+/**
+ * @param {import("../../state.js").Placed} place
+ * @param {number} key a token, to be left out, or not any longer
+ * @returns {Record<string, unknown>} what of the place says so
+ */
+export function asLeftOut(place, key) {
+  const before = withoutOf(place);
+  const after = before.includes(key) ? before.filter((other) => other !== key) : [...before, key].sort((a, b) => a - b);
+  return { without: after.join(".") || null };
+}
 
 /** @param {import("../../state.js").Placed} place @returns {Pointed[]} the tokens that are pinned, the first one first */
 export function pinsOf({ query, key, pins }) {

@@ -1,6 +1,6 @@
 /** A column of tokens: each can be pointed at, pinned, walked to with the keyboard, and bear a weight of each head. */
 
-import { element, target } from "../../dom.js";
+import { element, hovers, target } from "../../dom.js";
 import { percent } from "../../numbers.js";
 import { spelled, tokenText } from "../../tokens.js";
 import { ROW } from "./lines.js";
@@ -31,7 +31,10 @@ export class Column {
   #active = 0;
   /** @type {Map<number, number[]>} the weights of each head, NaN where it lists none */
   #weights = new Map();
-  #heads = 1;
+  /** @type {string[]} */
+  #colours = [];
+  /** @type {Set<number>} units that are left out */
+  #gone = new Set();
   /** @type {Set<number>} */
   #pointed = new Set();
   #pinned = false;
@@ -58,10 +61,14 @@ export class Column {
       const row = target(event, "[data-position]");
       return row ? Number(row.dataset.position) : null;
     };
-    this.root.addEventListener("pointerover", (event) => heard.point(position(event)));
+    this.root.addEventListener("pointerover", (event) => {
+      if (hovers(event)) heard.point(position(event));
+    });
     this.root.addEventListener("pointerleave", () => heard.point(null));
     this.root.addEventListener("pointerdown", (event) => this.#activate(position(event) ?? this.#active));
-    this.root.addEventListener("focus", () => heard.point(this.#active));
+    this.root.addEventListener("focus", (event) => {
+      if (hovers(event)) heard.point(this.#active);
+    });
     this.root.addEventListener("blur", () => heard.point(null));
     this.root.addEventListener("click", (event) => {
       const clicked = position(event);
@@ -132,13 +139,15 @@ export class Column {
 
   /**
    * @param {Map<number, number[]>} weights those of each head, NaN where it lists none; all others bear none
-   * @param {number} heads how many
+   * @param {string[]} colours of the heads
    * @param {Set<number>} pointed those whose weights these are, if they are in this column
    * @param {boolean} pinned
+   * @param {Set<number>} gone those that are left out
    */
-  mark(weights, heads, pointed, pinned) {
+  mark(weights, colours, pointed, pinned, gone) {
     this.#weights = weights;
-    this.#heads = heads;
+    this.#colours = colours;
+    this.#gone = gone;
     this.#pointed = pointed;
     this.#pinned = pinned;
     for (const [position, row] of this.#rows) this.#dress(position, row);
@@ -148,10 +157,11 @@ export class Column {
   #dress(position, row) {
     const weights = this.#weights.get(position);
     row.classList.toggle("pointed", this.#pointed.has(position));
+    row.classList.toggle("gone", this.#gone.has(position));
     row.classList.toggle("active", position === this.#active);
     row.setAttribute("aria-selected", String(this.#pinned && this.#pointed.has(position)));
-    row.style.background = weights ? stripes(weights, this.#heads) : "";
-    if (weights && this.#heads === 1) row.dataset.weight = percent(weights[0]);
+    row.style.background = weights ? stripes(weights, this.#colours) : "";
+    if (weights && this.#colours.length === 1) row.dataset.weight = percent(weights[0]);
     else delete row.dataset.weight;
   }
 
@@ -176,6 +186,11 @@ export class Column {
     const row = this.#rows.get(this.#active);
     const { top = 0, bottom = 0 } = row?.getBoundingClientRect() ?? {};
     if (top < 0 || bottom > window.innerHeight) row?.scrollIntoView({ block });
+  }
+
+  /** @param {number} position @returns {DOMRect | null} where it is in the window, if it is there */
+  placeOf(position) {
+    return this.#rows.get(position)?.getBoundingClientRect() ?? null;
   }
 
   /** @param {number} position */
@@ -219,10 +234,11 @@ export class Column {
   }
 }
 
-/** @param {number[]} weights @param {number} heads @returns {string} a background: a stripe a head, in its colour */
-function stripes(weights, heads) {
+/** @param {number[]} weights @param {string[]} colours @returns {string} a background: a stripe a head, in its colour */
+function stripes(weights, colours) {
   const tint = (/** @type {number} */ head) =>
-    `color-mix(in oklab, transparent, var(--head-${head}) ${(62 * (weights[head] || 0)).toFixed(1)}%)`;
+    `color-mix(in oklab, transparent, ${colours[head]} ${(62 * (weights[head] || 0)).toFixed(1)}%)`;
+  const heads = colours.length;
   if (heads === 1) return tint(0);
   const stops = weights.map((_, head) => `${tint(head)} ${(100 * head) / heads}% ${(100 * (head + 1)) / heads}%`);
   return `linear-gradient(to right, ${stops.join(", ")})`;

@@ -12,6 +12,7 @@ import { stroke } from "./lines.js";
  * @property {string[]} caption what stands below
  * @property {import("./units.js").Sides} sides
  * @property {number[]} heads
+ * @property {string[]} hues of the heads
  * @property {import("./lines.js").Line[]} lines
  * @property {number} first the first row
  * @property {number} rows how many
@@ -21,28 +22,30 @@ import { stroke } from "./lines.js";
 /** In px, but for how many letters of a token are shown. */
 const DRAWN = { row: 22, column: 230, between: 220, top: 54, line: 16, letters: 26 };
 
+/** Of the legend of several heads: px a head, and how many stand in a line. */
+const [LEGEND, DRAWN_HEADS] = [36, 18];
+
 /** How many drawings there have been: two in one file, of two runs, have clips of different names. */
 let drawings = 0;
 
 /** @param {HTMLElement} root whose colours it has @param {Drawn} drawn @returns {SVGElement} */
-export function drawing(root, { title, where, caption, sides, heads, lines, first, rows, pointed }) {
+export function drawing(root, { title, where, caption, sides, heads, hues, lines, first, rows, pointed }) {
   const { ink, muted } = colours(root);
-  const style = getComputedStyle(root);
-  const hues = heads.map((_, n) => style.getPropertyValue(`--head-${n}`).trim());
   const count = Math.min(rows, Math.max(sides.keys.count, sides.offset + sides.queries.count) - first);
-  const [width, height] = [2 * DRAWN.column + DRAWN.between, DRAWN.top + count * DRAWN.row + 16 + caption.length * DRAWN.line];
+  const top = DRAWN.top + 16 * (Math.ceil(heads.length / DRAWN_HEADS) - 1);
+  const [width, height] = [2 * DRAWN.column + DRAWN.between, top + count * DRAWN.row + 16 + caption.length * DRAWN.line];
   const made = svg("svg", {
     xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
     "font-family": "Helvetica, Arial, sans-serif", "font-size": 13,
   });
-  const y = (/** @type {number} */ row) => Number((DRAWN.top + (row - first) * DRAWN.row).toFixed(1));
+  const y = (/** @type {number} */ row) => Number((top + (row - first) * DRAWN.row).toFixed(1));
   const clip = `in-sight-${++drawings}`;
   made.append(svg("title", {}, title),
     svg("text", { x: 16, y: 24, fill: ink, "font-size": 14 }, where),
-    svg("clipPath", { id: clip }, svg("rect", { x: DRAWN.column, y: DRAWN.top, width: DRAWN.between, height: count * DRAWN.row })));
+    svg("clipPath", { id: clip }, svg("rect", { x: DRAWN.column, y: top, width: DRAWN.between, height: count * DRAWN.row })));
   if (heads.length > 1) {
     made.append(...heads.map((head, n) =>
-      svg("text", { x: DRAWN.column + 8 + 36 * n, y: 44, fill: hues[n], "font-size": 12, "font-weight": 600 }, `■ ${head}`)));
+      svg("text", { x: 16 + LEGEND * (n % DRAWN_HEADS), y: 44 + 16 * Math.floor(n / DRAWN_HEADS), fill: hues[n], "font-size": 12, "font-weight": 600 }, `■ ${head}`)));
   }
 
   const between = svg("g", { "clip-path": `url(#${clip})`, fill: "none", "stroke-linecap": "round" });

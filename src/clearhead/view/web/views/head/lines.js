@@ -9,6 +9,7 @@ import { element } from "../../dom.js";
 /**
  * @typedef {object} Seen what is drawn
  * @property {Weights[]} weights of each head
+ * @property {string[]} colours of each head
  * @property {number} offset how many rows down the queries begin
  * @property {number} least the least weight that has a line
  * @property {Pointed[]} pointed their lines alone are drawn; all, if there are none
@@ -40,8 +41,6 @@ export class Lines {
   #drawn = new Map();
   /** @type {HTMLCanvasElement[]} to be drawn on again; a new one is megabytes, slow to get and to clear away */
   #spare = [];
-  /** @type {string[]} of the heads, in the present theme */
-  #colours = [];
   #waiting = 0;
 
   /**
@@ -56,12 +55,9 @@ export class Lines {
   /** @param {Seen} seen */
   show(seen) {
     const before = this.#seen;
-    const style = getComputedStyle(this.#place);
-    const colours = seen.weights.map((_, n) => style.getPropertyValue(`--head-${n}`));
-    const same = before && colours.join() === this.#colours.join() && before.offset === seen.offset && before.least === seen.least &&
+    const same = before && before.colours.join() === seen.colours.join() && before.offset === seen.offset && before.least === seen.least &&
       before.weights.length === seen.weights.length && before.weights.every((one, n) => one === seen.weights[n]);
     this.#seen = seen;
-    this.#colours = colours;
     this.#few = seen.pointed.length ? linesOf(seen) : null;
     this.#forget(same ? "few" : "");
     this.follow();
@@ -173,7 +169,7 @@ export class Lines {
     for (const { from, to, weight, head } of drawn) {
       const [start, end] = [from * ROW - top, to * ROW - top];
       const { opacity, thickness } = stroke(weight, this.#few !== null);
-      pen.strokeStyle = this.#colours[head];
+      pen.strokeStyle = /** @type {Seen} */ (this.#seen).colours[head];
       pen.globalAlpha = opacity;
       pen.lineWidth = thickness;
       pen.beginPath();

@@ -1,8 +1,9 @@
-/** The tools above the columns: which heads, how strong a line must be, tokens or words, which sentences. */
+/** The tools above the columns: which heads, how strong a line must be, which keys are left out, words, sentences. */
 
-import { element } from "../../dom.js";
+import { element, focused } from "../../dom.js";
 import { counted } from "../../numbers.js";
-import { HEADS, headsOf } from "./choices.js";
+import { spelled } from "../../tokens.js";
+import { HEADS, asLeftOut, headsOf, withoutOf } from "./choices.js";
 import { kindsOf } from "./kinds.js";
 
 /** @typedef {import("../../state.js").Placed} Placed */
@@ -15,24 +16,34 @@ export class Tools {
   #contents;
   #kinds;
   #kind = element("div", { class: "switch", role: "group", "aria-label": "Kind of attention" });
+  #all = element("div", { class: "switch", role: "group", "aria-label": "One head or all" });
   #heads = element("div", { class: "tool chips", role: "group", "aria-label": "Heads shown" });
   #least = element("input", { type: "range", min: 0, max: STEPS.length - 1, step: 1, "aria-label": "Least weight of a line" });
   #says = element("span", { class: "tool-says", "aria-live": "polite" });
+  #without = element("div", { class: "tool without", role: "group", "aria-label": "Keys left out" });
   #units = element("div", { class: "switch", role: "group", "aria-label": "Tokens or words" });
   #between = element("select", { "aria-label": "Between sentences" });
   #sentences = element("label", { class: "tool" }, "Sentences", this.#between);
 
-  /** @param {import("../../payload.js").Payload} payload @param {import("../../state.js").State} state */
-  constructor({ contents }, state) {
+  #single;
+
+  /**
+   * @param {import("../../payload.js").Payload} payload
+   * @param {import("../../state.js").State} state
+   * @param {(head: number | null) => void} single is called with the head of which alone the lines are to be drawn
+   */
+  constructor({ contents }, state, single) {
+    this.#single = single;
     this.#state = state;
     this.#contents = contents;
     this.#kinds = kindsOf(contents);
     this.#kind.append(...this.#kinds.map(({ title, layers }) => this.#button(title, { layer: layers[0] })));
+    this.#all.append(this.#button("One head", { all: null }), this.#button("All heads", { all: "1", also: null }));
     this.#units.append(this.#button("Tokens", { units: null }), this.#button("Words", { units: "words" }));
     this.#least.addEventListener("input", () => state.go({ least: STEPS[Number(this.#least.value)] || null }));
     this.#between.addEventListener("change", () => state.go({ between: this.#between.value || null }));
     this.root = element("div", { class: "tools" },
-      this.#kind, this.#heads,
+      this.#kind, this.#all, this.#heads, this.#without,
       element("label", { class: "tool" }, "Lines from", this.#least, this.#says),
       this.#units, this.#sentences);
     // ← and → are the slider's own here.
@@ -51,11 +62,15 @@ export class Tools {
    * @param {import("../../payload.js").Layer} layer
    * @param {import("./units.js").Sides} sides
    * @param {{shown: number, all: number}} lines
+   * @param {string[]} colours of the heads shown
    */
-  update(place, layer, sides, lines) {
+  update(place, layer, sides, lines, colours) {
     this.#kind.hidden = !this.#kinds.length;
     press(this.#kind, this.#kinds.findIndex(({ layers }) => layers.includes(place.layer)));
-    this.#fillHeads(place, layer.entry.heads);
+    this.#all.hidden = layer.entry.heads === 1;
+    press(this.#all, place.all ? 1 : 0);
+    this.#fillHeads(place, layer.entry.heads, colours);
+    this.#fillWithout(place, layer.keys);
 
     const least = place.least ?? 0;
     const step = STEPS.filter((value) => value <= least).length - 1;
@@ -75,13 +90,22 @@ export class Tools {
     this.#fillBetween(place.between, sides);
   }
 
-  /** @param {Placed} place @param {number} count */
-  #fillHeads(place, count) {
-    const shown = headsOf(place);
-    const again = this.#heads.contains(document.activeElement);
+  /** @param {Placed} place @param {number} count @param {string[]} colours */
+  #fillHeads(place, count, colours) {
+    const shown = headsOf(place, count);
+    const again = this.#heads.contains(focused(this.#heads));
     const chips = shown.map((head, at) => {
       const swatch = element("span", { class: "swatch" });
-      swatch.style.background = `var(--head-${at})`;
+      swatch.style.background = colours[at];
+      if (place.all) {
+        const chip = this.#button("", { head, all: null });
+        chip.className = "chip";
+        chip.setAttribute("aria-label", `Head ${head} alone`);
+        chip.append(swatch, String(head));
+        for (const event of ["pointerenter", "focus"]) chip.addEventListener(event, () => this.#single(head));
+        for (const event of ["pointerleave", "blur"]) chip.addEventListener(event, () => this.#single(null));
+        return chip;
+      }
       if (shown.length === 1) return element("span", { class: "chip" }, swatch, String(head));
       const chip = this.#button("", without(shown, at));
       chip.className = "chip";
@@ -96,9 +120,30 @@ export class Tools {
     add.addEventListener("change", () => {
       if (add.value) this.#state.go({ also: [...shown.slice(1), add.value].join(".") });
     });
-    const room = shown.length < Math.min(HEADS, count);
+    const room = !place.all && shown.length < Math.min(HEADS, count);
     this.#heads.replaceChildren(element("span", {}, shown.length > 1 ? "Heads" : "Head"), ...chips, ...(room ? [add] : []));
     if (again) /** @type {HTMLElement | null} */ (this.#heads.querySelector("select, button"))?.focus();
+  }
+
+  /** @param {Placed} place @param {string[]} keys */
+  #fillWithout(place, keys) {
+    const left = withoutOf(place);
+    const again = this.#without.contains(focused(this.#without));
+    const first = this.#button("Without the first token", asLeftOut(place, 0));
+    first.className = "toggle";
+    first.setAttribute("aria-pressed", String(left.includes(0)));
+    first.title = "Leaves out the weight on the text’s first token, where heads rest that find nothing else, and scales "
+      + "the others to sum to 100\u202f%. To leave out another key, hold it.";
+    const others = left.filter((key) => key !== 0).map((key) => {
+      const chip = this.#button("", asLeftOut(place, key));
+      chip.className = "chip";
+      chip.setAttribute("aria-label", `Take ${spelled(keys[key])} back in`);
+      chip.append(element("bdi", {}, spelled(keys[key])), element("span", { class: "number" }, String(key)),
+        element("span", { class: "away", "aria-hidden": "true" }, "✕"));
+      return chip;
+    });
+    this.#without.replaceChildren(first, ...(others.length ? [element("span", {}, "and without"), ...others] : []));
+    if (again) first.focus();
   }
 
   /** @param {string | null} between @param {import("./units.js").Sides} sides */

@@ -12,8 +12,10 @@ export class Weights {
    * @param {Uint32Array} positions the keys, ascending for each query
    * @param {Float32Array} weights
    * @param {Float32Array} rests the part of each query's weight that is on no key listed here
+   * @param {Float32Array | null} gone the part of each query's weight that was left out, before the others were scaled
    */
-  constructor(starts, positions, weights, rests) {
+  constructor(starts, positions, weights, rests, gone = null) {
+    this.gone = gone;
     this.starts = starts;
     this.positions = positions;
     this.weights = weights;
@@ -63,6 +65,37 @@ export class Weights {
   }
 
   /**
+   * What is left without some keys: the weights on the others, divided by their sum. A query that has no weight on
+   * others has none left.
+   * @param {Set<number>} keys
+   */
+  without(keys) {
+    const { length } = this.rests;
+    const starts = new Uint32Array(length + 1);
+    const [rests, gone] = [new Float32Array(length), new Float32Array(length)];
+    const listed = this.starts[length] - this.starts[0];
+    const positions = new Uint32Array(listed);
+    const weights = new Float32Array(listed);
+    let end = 0;
+    for (let query = 0; query < length; query++) {
+      const first = end;
+      let others = this.rests[query];
+      for (let at = this.starts[query]; at < this.starts[query + 1]; at++) {
+        if (keys.has(this.positions[at])) gone[query] += this.weights[at];
+        else {
+          positions[end] = this.positions[at];
+          weights[end++] = this.weights[at];
+          others += this.weights[at];
+        }
+      }
+      for (let at = first; at < end; at++) weights[at] /= others;
+      rests[query] = others ? this.rests[query] / others : 0;
+      starts[query + 1] = end;
+    }
+    return new Weights(starts, positions.subarray(0, end), weights.subarray(0, end), rests, gone);
+  }
+
+  /**
    * What is left when only some pairs count; the weight of the others is added to the rest.
    * @param {(query: number, key: number) => boolean} counts
    */
@@ -83,7 +116,7 @@ export class Weights {
       }
       starts[query + 1] = end;
     }
-    return new Weights(starts, positions.subarray(0, end), weights.subarray(0, end), rests);
+    return new Weights(starts, positions.subarray(0, end), weights.subarray(0, end), rests, this.gone);
   }
 
   /** @param {number} query @returns {Entry[]} its keys, heaviest first */

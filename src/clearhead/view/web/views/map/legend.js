@@ -1,9 +1,8 @@
 /** The legend: what the map's colours stand for, and what of it could not be drawn as finely as one would want. */
 
 import { element } from "../../dom.js";
-import { percent } from "../../numbers.js";
+import { fine, percent } from "../../numbers.js";
 import { NUMBERED } from "./paint.js";
-import { fine } from "./readout.js";
 
 /**
  * @param {HTMLElement} legend filled anew if it has changed

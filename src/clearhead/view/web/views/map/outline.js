@@ -52,7 +52,7 @@ export class Outline {
       const y = camera.y(query);
       const height = camera.y(Math.min(query + step, this.#rows)) - y;
       for (const [start, stop] of this.runs(head, query)) {
-        bands.push([camera.x(start), y, (stop - start) * camera.scale, height]);
+        bands.push([camera.x(start), y, (stop - start) * camera.across, height]);
       }
     }
     return bands;

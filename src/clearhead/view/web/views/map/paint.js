@@ -125,7 +125,7 @@ export function paintTiles(pen, sharp, camera, tiles, palette) {
 export function paintSeen(pen, camera, outline, head) {
   pen.beginPath();
   if (outline) for (const [x, y, width, height] of outline.bands(camera, head)) pen.rect(x, y, width, height);
-  else pen.rect(camera.x(0), camera.y(0), camera.columns * camera.scale, camera.rows * camera.scale);
+  else pen.rect(camera.x(0), camera.y(0), camera.columns * camera.across, camera.rows * camera.scale);
   pen.fill();
 }
 
@@ -150,7 +150,7 @@ function paintOutline(pen, camera, outline, head) {
 export function paintCross(pen, camera, cell, held, ink) {
   const [right, bottom] = mapEnd(camera);
   const [x, y] = [camera.x(cell.left), camera.y(cell.top)];
-  const [w, h] = [(cell.right - cell.left) * camera.scale, (cell.bottom - cell.top) * camera.scale];
+  const [w, h] = [(cell.right - cell.left) * camera.across, (cell.bottom - cell.top) * camera.scale];
   pen.save();
   clipped(pen, camera);
   pen.strokeStyle = ink;

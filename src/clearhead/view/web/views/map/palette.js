@@ -1,5 +1,7 @@
 /** The palette: the colour of a cell's weight, on a log scale over four decades, or on a linear one. */
 
+import { colours, heatScale } from "../../colours.js";
+
 /** @typedef {import("./tiles.js").Tile} Tile */
 
 /** As draw.py has it. */
@@ -25,6 +27,11 @@ export class Palette {
   step(weight, side) {
     const part = this.linear ? weight * side : 1 + Math.log10(weight * side) / DECADES;
     return Math.max(0, Math.min(255, Math.round(255 * part)));
+  }
+
+  /** @param {number} share of a query's weight @returns {number} its colour as a pixel's 32 bits */
+  pixel(share) {
+    return this.#packed[this.step(share, 1)];
   }
 
   /** @param {number} weight @param {number} side @returns {string} dark or light, whichever is read upon the colour */
@@ -61,4 +68,17 @@ export class Palette {
     tile.palette = this;
     return canvas;
   }
+}
+
+/**
+ * The palette of a page's theme, in the tone that the address names.
+ * @param {HTMLElement} root
+ * @param {import("../../state.js").Placed} place
+ * @param {{palette: Palette, name: string} | null} before
+ * @returns {{palette: Palette, name: string}} the same as before if nothing has changed
+ */
+export function paletteOf(root, { tone }, before) {
+  const { low, mid, high } = colours(root);
+  const name = [low, mid, high, tone].join();
+  return before?.name === name ? before : { palette: new Palette(heatScale(root), tone === "linear"), name };
 }

@@ -1,7 +1,7 @@
 /** The read-out: the cell that is pointed at in numbers, and what weighs most in its row and in its column. */
 
 import { element } from "../../dom.js";
-import { counted, percent } from "../../numbers.js";
+import { counted, fine, percent } from "../../numbers.js";
 import { tokenText } from "../../tokens.js";
 
 /** @typedef {import("../../payload.js").Layer} Layer */
@@ -20,13 +20,6 @@ import { tokenText } from "../../tokens.js";
 
 /** How many of a row's or a column's tokens are named. */
 const NAMED = 5;
-
-/** @param {number} share @returns {string} in per cent, two digits however small */
-export function fine(share) {
-  if (share === 0 || share >= 0.001) return percent(share);
-  const digits = Math.min(12, 1 - Math.floor(Math.log10(100 * share)));
-  return `${(100 * share).toFixed(digits)}\u202f%`;
-}
 
 /** @param {number} share @returns {string} without its unit, as short as goes into a cell */
 export function brief(share) {
@@ -63,7 +56,7 @@ export function readout(layer, head, cell, held, go) {
       bottom - top > 1 ? "Where these tokens look most" : "Where it looks most", "row"),
     ...mapHeaviest(layer.queries, mapColumn(layer, head, left, right), layer.offset, (query) => go(query, left),
       right - left > 1 ? "Who looks most at those" : "Who looks at it most", "column"),
-    element("p", { class: "hint" }, held ? "Held. Click it again, or press Esc, to let go." : "Click to hold."));
+    element("p", { class: held ? "hint held-hint" : "hint" }, held ? "Held. Click it again, or press Esc, to let go." : "Click to hold."));
   return made;
 }
 

@@ -10,7 +10,7 @@ const LEGIBLE = 13;
 /** The least px between two positions. */
 const APART = { down: 34, across: 64 };
 
-/** @param {Camera} camera @returns {boolean} whether there is room for the tokens' texts */
+/** @param {Camera} camera @returns {boolean} whether there is room for the tokens' texts, down and so across too */
 export function legible(camera) {
   return camera.scale >= LEGIBLE;
 }
@@ -23,14 +23,15 @@ export function legible(camera) {
  * @returns {Mark[]} those in sight, each in the middle of its token
  */
 export function marks(camera, way, texts, offset) {
-  const [from, size] = way === "down" ? [camera.top, camera.height] : [camera.left, camera.width];
-  const place = (/** @type {number} */ at) => (at + 0.5 - from) * camera.scale;
+  const [from, size, scale] = way === "down" ? [camera.top, camera.height, camera.scale]
+    : [camera.left, camera.width, camera.across];
+  const place = (/** @type {number} */ at) => (at + 0.5 - from) * scale;
   const texted = legible(camera);
-  const step = texted ? 1 : Math.max(1, roundLength(APART[way] / camera.scale));
+  const step = texted ? 1 : Math.max(1, roundLength(APART[way] / scale));
   const first = Math.ceil((from + offset) / step) * step - offset;
   /** @type {Mark[]} */
   const found = [];
-  const last = Math.min(texts.length, from + size / camera.scale);
+  const last = Math.min(texts.length, from + size / scale);
   for (let at = texted ? Math.floor(from) : first; at < last; at += step) {
     found.push({ at, px: place(at), text: texted ? spelled(texts[at]) : String(at + offset), token: texted });
   }

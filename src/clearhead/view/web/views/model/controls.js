@@ -2,6 +2,7 @@
 
 import { element } from "../../dom.js";
 import { statisticPicker } from "../../heat.js";
+import { pressTone, toneSwitch } from "../../tone.js";
 import { counted } from "../../numbers.js";
 import { CLEARLY, clearly, named, players } from "../../statistics.js";
 import { spotsOf } from "./layout.js";
@@ -17,6 +18,8 @@ export class WallControls {
   #only = element("input", { type: "checkbox" });
   #onlySays = element("span");
   #kinds;
+  #tone;
+  #tones;
 
   /** @param {import("../index.js").Context} context */
   constructor({ payload, state }) {
@@ -28,13 +31,15 @@ export class WallControls {
       ...orders.map(([value, text]) => element("option", { value }, text)));
     this.#order.addEventListener("change", () => state.go({ order: this.#order.value }));
     this.#only.addEventListener("change", () => state.go({ only: this.#only.checked ? "1" : null }));
-    this.#kinds = Object.entries({ maps: "small maps", heat: "colours" }).map(([wall, text]) => {
+    this.#kinds = Object.entries({ maps: "small maps", heat: "a colour each" }).map(([wall, text]) => {
       const kind = element("button", { type: "button", "data-wall": wall }, text);
       kind.addEventListener("click", () => state.go({ wall }));
       return kind;
     });
+    this.#tone = toneSwitch(state);
+    this.#tones = element("div", { class: "tones" }, element("span", {}, "Scale"), this.#tone);
     this.root = element("div", { class: "wall-controls" },
-      element("div", { class: "either", role: "group", "aria-label": "Tiles show" }, ...this.#kinds),
+      element("div", { class: "either", role: "group", "aria-label": "Tiles show" }, ...this.#kinds), this.#tones,
       element("label", {}, element("span", {}, "Statistic"), this.#by),
       element("label", {}, element("span", {}, "Order"), this.#order),
       element("label", { class: "only" }, this.#only, this.#onlySays));
@@ -57,6 +62,8 @@ export class WallControls {
         `at least ${100 * CLEARLY} % of the way from a uniform head’s score to 100 %`);
     }
     const maps = showsMaps(place, this.#payload);
+    this.#tones.hidden = !maps;
+    pressTone(this.#tone, place);
     for (const kind of this.#kinds) {
       kind.setAttribute("aria-pressed", String((kind.dataset.wall === "maps") === maps));
       kind.disabled = kind.dataset.wall === "maps" && !this.#payload.has("thumbs-0");

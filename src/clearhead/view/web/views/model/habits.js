@@ -1,6 +1,6 @@
 /** Habits: what heads do in this text, in plain words, and the head that does it most; and of one head what it does. */
 
-import { element } from "../../dom.js";
+import { element, hovers } from "../../dom.js";
 import { counted } from "../../numbers.js";
 import { capital, clearly, habits, players, rolesIn, statistic, toldInOrder } from "../../statistics.js";
 import { drawThumb } from "./thumbs.js";
@@ -39,7 +39,7 @@ export function habitCards({ contents: { statistics, layers } }, events) {
     card.addEventListener("click", () => events.open(best, role));
     for (const [event, spot] of /** @type {[string, Spot | null][]} */ ([
       ["pointerenter", best], ["focus", best], ["pointerleave", null], ["blur", null]])) {
-      card.addEventListener(event, () => events.point(spot));
+      card.addEventListener(event, (happened) => (spot === null || hovers(happened)) && events.point(spot));
     }
     const all = element("button", { type: "button", class: "all-such" }, `${counted(clear, "head")} clearly`);
     all.addEventListener("click", () => events.all(best, role));

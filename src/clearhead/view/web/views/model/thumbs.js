@@ -1,6 +1,5 @@
 /** Thumbs: the small pictures of all heads, layer by layer, asked for when they come in sight. */
 
-import { heatScale } from "../../colours.js";
 import { element } from "../../dom.js";
 
 /** @typedef {import("../../payload.js").Payload} Payload */
@@ -20,7 +19,7 @@ const ASKED_AT_A_TIME = 4;
 
 export class Thumbs {
   #payload;
-  #root;
+  #palette;
   #arrived;
   /** @type {Map<number, Sheet>} */
   #sheets = new Map();
@@ -32,12 +31,12 @@ export class Thumbs {
 
   /**
    * @param {Payload} payload
-   * @param {HTMLElement} root whose colours are used
+   * @param {import("../map/palette.js").Palette} palette
    * @param {(layer: number) => void} arrived
    */
-  constructor(payload, root, arrived) {
+  constructor(payload, palette, arrived) {
     this.#payload = payload;
-    this.#root = root;
+    this.#palette = palette;
     this.#arrived = arrived;
   }
 
@@ -57,10 +56,10 @@ export class Thumbs {
     return sheet;
   }
 
-  /** Draws all again, in the colours that the page has now. */
-  recolour() {
-    const scale = heatScale(this.#root);
-    for (const sheet of this.#sheets.values()) paintSheet(sheet, scale);
+  /** Draws all again. @param {import("../map/palette.js").Palette} palette */
+  recolour(palette) {
+    this.#palette = palette;
+    for (const sheet of this.#sheets.values()) paintSheet(sheet, palette);
   }
 
   #ask() {
@@ -83,22 +82,21 @@ export class Thumbs {
     const [height, width] = [queries, keys].map((text) => Math.min(THUMB_CELLS, texts[text].length));
     const canvas = element("canvas", { width: heads * width, height });
     const sheet = { codes, width, height, canvas };
-    paintSheet(sheet, heatScale(this.#root));
+    paintSheet(sheet, this.#palette);
     this.#sheets.set(layer, sheet);
     this.#arrived(layer);
   }
 }
 
-/** @param {Sheet} sheet @param {Uint8ClampedArray} scale */
-function paintSheet({ codes, width, height, canvas }, scale) {
+/** @param {Sheet} sheet @param {import("../map/palette.js").Palette} palette the large map's, so that a share has one colour */
+function paintSheet({ codes, width, height, canvas }, palette) {
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(canvas.width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const colours = Uint32Array.from({ length: 256 }, (_, code) => palette.pixel((code / 255) ** 2));
   for (let at = 0; at < codes.length; at++) {
     const [head, row, column] = [Math.floor(at / (width * height)), Math.floor(at / width) % height, at % width];
-    const pixel = 4 * (row * canvas.width + head * width + column);
-    const colour = 3 * codes[at];
-    for (let part = 0; part < 3; part++) image.data[pixel + part] = scale[colour + part];
-    image.data[pixel + 3] = 255;
+    pixels[row * canvas.width + head * width + column] = colours[codes[at]];
   }
   context.putImageData(image, 0, 0);
 }

@@ -1,7 +1,7 @@
 /** The wall: a tile a head, drawn band by band as they come in sight, walked by arrow keys. */
 
 import { colours, heatScale } from "../../colours.js";
-import { element, svg } from "../../dom.js";
+import { element, hovers, svg, target } from "../../dom.js";
 import { stepOnWall, tileAt } from "./layout.js";
 import { drawThumb } from "./thumbs.js";
 
@@ -44,7 +44,7 @@ export class Wall {
   /**
    * @param {HTMLElement} page whose colours are used
    * @param {import("./thumbs.js").Thumbs} thumbs
-   * @param {{point: (spot: Spot | null) => void, open: (spot: Spot) => void}} events
+   * @param {{point: (spot: Spot | null) => void, choose: (spot: Spot) => void, open: (spot: Spot) => void}} events
    */
   constructor(page, thumbs, events) {
     this.#page = page;
@@ -61,8 +61,7 @@ export class Wall {
       const tile = this.#under(event);
       if (tile) this.#events.open(tile);
     });
-    this.root.addEventListener("keydown", (event) => this.#walk(event));
-    this.root.addEventListener("focus", () => this.#events.point(this.#cursor));
+    this.root.addEventListener("focus", (event) => hovers(event) && this.#events.point(this.#cursor));
     this.root.addEventListener("blur", () => this.#events.point(null));
     this.#sight = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -195,6 +194,7 @@ export class Wall {
 
   /** @param {PointerEvent} event */
   #over(event) {
+    if (!hovers(event)) return;
     const tile = this.#under(event);
     this.root.classList.toggle("over", tile !== null);
     this.#point(tile);
@@ -216,15 +216,23 @@ export class Wall {
     return tile && this.#shown.kept(tile) ? tile : null;
   }
 
-  /** @param {KeyboardEvent} event */
-  #walk(event) {
-    if (!this.#shown || !this.#cursor || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" || event.key === " ") this.#events.open(this.#cursor);
+  /**
+   * Arrows go from tile to tile as these lie on the wall, and Enter opens the one that is framed, wherever the focus is
+   * that has no use for these keys.
+   * @param {KeyboardEvent} event
+   */
+  walk(event) {
+    if (!this.#shown || !this.#cursor || event.shiftKey) return;
+    const within = event.target === this.root;
+    const opens = event.key === "Enter" || (event.key === " " && within);
+    if (opens && !target(event, "button, summary, input, a")) this.#events.open(this.#cursor);
     else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
       const kept = this.#shown.layout.tiles.filter(this.#shown.kept);
       this.#cursor = stepOnWall(kept, this.#cursor, event.key) ?? this.#cursor;
       this.#mark(this.#at, this.#cursor);
+      this.#at.removeAttribute("data-elsewhere");
       this.#at.scrollIntoView({ block: "nearest", inline: "nearest" });
+      this.#events.choose(this.#cursor);
       this.#events.point(this.#cursor);
     } else return;
     event.preventDefault();
