@@ -12,7 +12,7 @@ export function settle(wish, payload) {
   const { layers, statistics, texts } = payload.contents;
   const { roles, others } = named(statistics);
   const names = [...roles, ...others];
-  const by = names.find((name) => name === String(wish.by).replaceAll("-", "_")) ?? names[0] ?? "";
+  const by = names.find((name) => name === wish.by) ?? names[0] ?? "";
   // Without a wish, the head that plays the role most clearly.
   const start = roles.includes(by) ? ranked(statistics[by])[0] : { layer: 0, head: 0 };
   const layer = whole(wish.layer, layers.length) ?? start.layer;
