@@ -247,7 +247,7 @@ def compared(comparison: Comparison, by: str | None, top: int) -> drawings.Compa
     rows = comparison.heads(by, pandas=False)
     column = by if by in ("js_distance", "change") else f"{by}_change"
     sizes = np.full((1 + max(row["layer"] for row in rows), 1 + max(row["head"] for row in rows)), math.nan)
-    listed = []
+    listed: list[drawings.Change] = []
     for row in rows:
         sizes[row["layer"], row["head"]] = abs(row[column])
         changed = row["most"] if by in ("js_distance", "change") else by
