@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError, first_line
 from clearhead.models.converted import convert, copy_of
+from clearhead.models.folder_tokens import read_json
 from clearhead.models.tokens import tokenizer_of_gguf
 from clearhead.models.weights.gguf_file import Gguf
 from clearhead.models.weights.gguf_model import is_known
@@ -127,6 +128,7 @@ def open_model(name: str | Path = "smollm2", *, report: Report = lambda what: No
                 model, tokenizer = _load(source, local_files_only=local)
         elif source.is_dir():
             report(f"opening {name}")
+            _check_config(source)
             with _one_sentence(name):
                 model, tokenizer = _load(source)
         else:
@@ -219,6 +221,14 @@ def refusals(name: str) -> Iterator[None]:
             "it is no file or folder here, and the hub has none of that name, or a private one, for which to log in "
             "with: hf auth login",
         ) from error
+
+
+def _check_config(folder: Path) -> None:
+    """Has a config refused that no model can be built of, before Transformers tries for long."""
+    from clearhead.models.fields import check_config
+
+    file = folder / "config.json"
+    check_config(read_json(file), str(file))
 
 
 def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:

@@ -44,15 +44,17 @@ def load(
     if kind not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise ClearheadError(f"'{name}' is a model of type {kind!r}; expected one of {known}.")
-    family = FAMILIES[kind]
+    from clearhead.models.fields import without_nulls  # with pydantic, as open_weights
+
+    family, config = FAMILIES[kind], without_nulls(weights.config)
     try:
         with torch.device("meta"):
-            model = family.build(weights.config).to(dtype)
+            model = family.build(config).to(dtype)
     except KeyError as missing:
         raise ClearheadError(
             f"The config of '{name}', a {kind} model, lacks {missing}; expected it there."
         ) from missing
-    to_ours(family.names_of(weights.config), weights, model, lambda done, total: report(f"reading {name}", done, total))
+    to_ours(family.names_of(config), weights, model, lambda done, total: report(f"reading {name}", done, total))
     setattr(model, "tokenizer", _tokenizer(path))  # noqa: B010 - nn.Module lets no other type be named
     return model.eval()
 

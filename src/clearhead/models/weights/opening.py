@@ -36,7 +36,7 @@ def open_weights(path: str | Path) -> Weights:
     """
     path = Path(path)
     if path.is_file() and path.suffix == ".gguf":
-        return weights_of(path, read_parts(path))
+        return _checked(weights_of(path, read_parts(path)), path)
     if not path.is_dir():
         raise ClearheadError(f"'{path}' is no checkpoint; expected a folder with config.json, or a .gguf file.")
     file = next((path / name for name in FILES if (path / name).exists()), None)
@@ -44,7 +44,17 @@ def open_weights(path: str | Path) -> Weights:
         raise ClearheadError(f"The folder '{path}' holds no weights; expected one of {', '.join(FILES)}.")
     stored = _sharded(file) if file.suffix == ".json" else READERS[file.suffix](file)
     config = _json(path / "config.json")
-    return Weights(_plain(path, stored, config.pop("quantization_config", None)), config)
+    quantisation = config.pop("quantization_config", None)
+    return _checked(Weights(_plain(path, stored, quantisation), config), path / "config.json")
+
+
+def _checked(weights: Weights, file: Path) -> Weights:
+    """The weights, if their config is one that a model can be built of."""
+    from clearhead.models.fields import check_config, check_layers  # with pydantic, which only reading a model needs
+
+    check_config(weights.config, str(file))
+    check_layers(weights.config, len(weights), str(file))
+    return weights
 
 
 def _plain(path: Path, stored: dict[str, Stored], quantisation: Any) -> dict[str, Stored]:
