@@ -1,7 +1,6 @@
 """Guarded: a stranger's file is tried in a child process, with a bound on its time and memory."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,7 @@ PATIENCE = 120.0
 def guarded(task: str, request: dict[str, Any], what: str) -> Any:
     """What a task of `guarded_child.py` answers; `what` begins the error's sentence.
 
-    A template may loop for ever, and the libraries that read tokenizers may end the whole process on a hostile file:
-    both end the child alone.
+    A template may loop for ever, or fill the memory: that ends the child alone.
 
     Raises ClearheadError if the task fails, takes too long or too much, or ends the child.
     """
@@ -34,7 +32,6 @@ def guarded(task: str, request: dict[str, Any], what: str) -> Any:
             capture_output=True,
             timeout=PATIENCE,
             check=False,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
         answer = json.loads(done.stdout) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):

@@ -59,21 +59,7 @@ def render(request: dict[str, Any]) -> dict[str, str]:
         return {"failed": f"{type(error).__name__}: {error}"[:500]}
 
 
-def tokenizer(request: dict[str, Any]) -> dict[str, str]:
-    """Whether the package tokenizers reads a file and uses it: {}, or {"failed"}."""
-    import tokenizers
-
-    try:
-        backend = tokenizers.Tokenizer.from_file(request["path"])
-        backend.no_truncation()
-        backend.no_padding()
-        backend.decode(backend.encode("A text, of 12 words.").ids)
-    except BaseException as error:  # noqa: BLE001 - a panic of Rust is no Exception
-        return {"failed": (str(error).strip() or type(error).__name__)[:500]}
-    return {}
-
-
-TASKS = {"render": render, "tokenizer": tokenizer}
+TASKS = {"render": render}
 
 
 def main() -> None:
