@@ -88,7 +88,7 @@ class Looking:
         row = strongest(self.table, "induction")
         layer, head = row["layer"], row["head"]
         self.steps.begin("drawing map.png and near.png")
-        ch.write_pixels(self.seen.map(layer, head), HERE / "map.png")
+        ch.write_pixels(self.seen.map(layer, head), HERE / "map.png", force=True)
         tokens = self.seen[layer].queries()
         stars = longest_repeat(tokens)
         words = longest_repeat([token if token.strip(" *\n") else f"{token}{n}" for n, token in enumerate(tokens)])
@@ -100,7 +100,7 @@ class Looking:
             print(f"{place(row)}, on what came after the same token there: mean {weights.mean():.2f}")
             print([round(weight, 2) for weight in weights.tolist()])
         rows, columns = (slice(start - MARGIN, start + stars[2] + MARGIN) for start in stars[:2])
-        ch.draw(self.seen.map(layer, head, rows, columns), HERE / "near.png")
+        ch.draw(self.seen.map(layer, head, rows, columns), HERE / "near.png", force=True)
 
     def alike(self) -> None:
         """Which heads are alike, beside random weights."""
@@ -123,7 +123,7 @@ class Looking:
             between = between[between > 0]  # a head and itself
             print(f"{name} the beginning of layer {SINKS_BEGIN}: mean distance {between.mean():.2f}")
         self.steps.begin("drawing alike.png")
-        path = ch.draw(found, HERE / "alike.png")
+        path = ch.draw(found, HERE / "alike.png", force=True)
         Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
             path, optimize=True
         )  # half the size
@@ -138,7 +138,7 @@ class Looking:
             for layer, shares in zip(found.layers, found.shares[:, 0], strict=True):
                 told = f"first token {shares[0]:.3f}, itself {shares[-1]:.3f}, last 100 {shares[-100:].sum():.3f}"
                 print(f"at the input of layer {layer}: {told}")
-            ch.draw(found, HERE / name)
+            ch.draw(found, HERE / name, force=True)
         most = found.shares[5, 0, :-1000].topk(24).indices
         tokens = self.seen[0].queries()
         print("heaviest at the input of layer 5, before the last thousand:", Counter(tokens[j] for j in most.tolist()))

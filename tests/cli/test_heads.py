@@ -162,7 +162,8 @@ def test_parquet_without_pyarrow_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert refused("a", "--parquet", "heads.parquet") == said
 
 
-def test_a_layer_that_is_not_there_is_refused() -> None:
+def test_a_layer_that_is_not_there_is_refused_before_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearhead.cli.reading.watched", lambda *_: pytest.fail("the model ran"))
     said = "Error: There is no layer 6: the model has 6, from 0 to 5."
     assert refused("a", "--model", "minilm", "--layer", "6") == said
 

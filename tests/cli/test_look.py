@@ -228,7 +228,8 @@ def test_a_model_that_needs_more_than_a_text_is_refused(here: Path) -> None:
     assert refused("a", "--model", "clip").startswith("Error: The model 'clip' cannot read a text alone: ")
 
 
-def test_a_layer_or_a_head_that_is_not_there_is_refused() -> None:
+def test_a_layer_or_a_head_that_is_not_there_is_refused_before_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "_run", lambda *_: pytest.fail("the model ran"))
     for layer in ("6", "-1"):
         said = f"Error: There is no layer {layer}: the model has 6, from 0 to 5."
         assert refused("a", "--model", "minilm", "--layer", layer) == said

@@ -52,6 +52,8 @@ def command(
     with telling() as steps:
         opened = open_model(name, report=steps.begin)
         inputs = reading.inputs(opened, texts, most)
+        if layer is not None:
+            reading.check_layer(layer, len(reading.first_token(opened, inputs)))
         seen = reading.watched(opened, inputs, steps, "statistics")
         steps.begin("counting")
         table = seen.heads(copying=copied(opened, steps, needed=by == "copying"), pandas=False)
@@ -87,9 +89,6 @@ def copied(opened: Opened, steps: Steps, needed: bool) -> Copying | None:
 
 def chosen(table: HeadTable, by: str | None, top: int | None, layer: int | None) -> HeadTable:
     """The rows of one layer, sorted by a column, the largest first and those without a number last."""
-    layers = 1 + max(row["layer"] for row in table)
-    if layer is not None and not 0 <= layer < layers:
-        raise ClearheadError(f"There is no layer {layer}: the model has {layers}, from 0 to {layers - 1}.")
     rows = [row for row in table if layer in (None, row["layer"])]
     if by is not None:
         rows.sort(key=lambda row: -math.inf if math.isnan(row[by]) else row[by], reverse=True)

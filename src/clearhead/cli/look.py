@@ -70,11 +70,11 @@ def command(
     with telling() as steps:
         opened = open_model(name, report=steps.begin)
         inputs = reading.inputs(opened, texts, most)
+        if layer is not None:
+            _check_place(reading.first_token(opened, inputs), layer, head)
         seen, changed = _run(opened, inputs, steps)
         steps.begin("counting")
         looked = Looked(opened, seen, seen.heads(pandas=False), changed)
-        if layer is not None:
-            _check_place(seen, layer, head)
     out = Console(highlight=False)
     looked.draw(out, by, layer, head)
     with telling() as steps:
@@ -182,8 +182,7 @@ def _change(before: tuple[Any, ...], after: tuple[Any, ...]) -> terminal.Change 
 
 
 def _check_place(seen: Seen, layer: int, head: int | None) -> None:
-    if not 0 <= layer < len(seen):
-        raise ClearheadError(f"There is no layer {layer}: the model has {len(seen)}, from 0 to {len(seen) - 1}.")
+    reading.check_layer(layer, len(seen))
     heads = seen[layer].heads
     if head is not None and not 0 <= head < heads:
         raise ClearheadError(f"There is no head {head}: layer {layer} has {heads}, from 0 to {heads - 1}.")

@@ -1,6 +1,7 @@
 """What a command reads, and which model reads it: the options that the commands share."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -74,7 +75,7 @@ def watched(opened: Opened, inputs: Mapping[str, Any], steps: Progress, keep: Ke
     if "logits_to_keep" in inspect.signature(opened.model.forward).parameters:
         inputs = {**inputs, "logits_to_keep": 1}
     try:
-        opened.model(**{name: x[:, :1] if isinstance(x, Tensor) else x for name, x in inputs.items()})
+        opened.model(**_first(inputs))
     except Exception as error:
         raise cannot_read(opened, error) from error
     with (
@@ -83,6 +84,27 @@ def watched(opened: Opened, inputs: Mapping[str, Any], steps: Progress, keep: Ke
     ):
         opened.model(**inputs)
     return seen
+
+
+@torch.no_grad()
+def first_token(opened: Opened, inputs: Mapping[str, Any]) -> Seen:
+    """A watch of the first token alone: in a moment, it has the layers and heads that one of the whole text has."""
+    with warnings.catch_warnings(action="ignore"), watch(opened.model, opened.tokenizer, keep="statistics") as seen:
+        try:
+            opened.model(**_first(inputs))
+        except Exception as error:
+            raise cannot_read(opened, error) from error
+    return seen
+
+
+def check_layer(layer: int, layers: int) -> None:
+    """Refuses a layer that isn't there."""
+    if not 0 <= layer < layers:
+        raise ClearheadError(f"There is no layer {layer}: the model has {layers}, from 0 to {layers - 1}.")
+
+
+def _first(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: x[:, :1] if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def cannot_read(opened: Opened, error: Exception) -> ClearheadError:
