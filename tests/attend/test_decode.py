@@ -113,6 +113,16 @@ def test_every_option_is_attentions(native: str, options: dict[str, Any]) -> Non
     assert_same(ours, by_definition(q, k, v, lengths, **options), 5e-5)
 
 
+@pytest.mark.parametrize("window", [2**31 - 1, 2**32, 2**64])
+def test_a_window_wider_than_the_cache_hides_nothing(backend: str, window: int) -> None:
+    q, k, v = made((2, 4, 2, 2, 9, 8, 8))
+    lengths = torch.tensor([9, 3])
+    assert torch.equal(
+        decode(q, k, v, lengths=lengths, window=window, backend=backend),
+        decode(q, k, v, lengths=lengths, backend=backend),
+    )
+
+
 @pytest.mark.parametrize("block", [1, 16, 100])
 def test_a_paged_cache_gives_the_same_numbers(backend: str, block: int) -> None:
     q, k, v = made((2, 4, 2, 2, 333, 40, 24))

@@ -91,6 +91,7 @@ ATTRIBUTES: list[dict[str, Any]] = [
     {"is_causal": 1},
     {"left_window_size": 1},
     {"left_window_size": 0, "right_window_size": 1},
+    {"left_window_size": 1, "right_window_size": 2**31 - 1},
     {"is_causal": 1, "left_window_size": 2, "right_window_size": 0, "softcap": 1.5, "scale": 0.4},
 ]
 
@@ -117,6 +118,14 @@ def test_it_computes_what_onnx_s_reference_does(attributes: dict[str, Any], dtyp
             torch.testing.assert_close(
                 out, torch.from_numpy(want), atol=tolerance, rtol=tolerance, msg=f"{name} {cache} {mask} {mode}"
             )
+
+
+def test_lengths_of_a_narrow_type_may_be_shorter_than_the_queries() -> None:
+    q = torch.randn(1, 1, 4, 8)
+    made = [onnx_attention(q, q, q, None, None, None, torch.tensor([2], dtype=d), is_causal=1).Y for d in (
+        torch.int64, torch.uint8)]  # fmt: skip
+    assert torch.equal(*made)
+    assert (made[0][:, :, :2] == 0).all() and (made[0][:, :, 2:] != 0).any()
 
 
 def test_the_scores_are_read_out_before_and_after_each_step() -> None:

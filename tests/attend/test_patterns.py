@@ -110,6 +110,65 @@ def test_where_takes_a_mask_of_any_broadcast_shape(shape: tuple[int, ...]) -> No
     assert torch.equal(ch.where(mask).dense(4, 6).expand(2, 3, 4, 6), mask.expand(2, 3, 4, 6))
 
 
+BEYOND = [2**31 - 1, 2**31, 2**32 + 1, sys.maxsize, 2**70]
+"""Numbers that stand for "no limit", which 32 or 64 bits may not hold."""
+
+
+@pytest.mark.parametrize("n", BEYOND)
+@pytest.mark.parametrize(
+    ("make", "alike"),
+    [
+        (lambda n: ch.window(n), ch.causal()),
+        (lambda n: ch.window(None, n), ch.full()),
+        (lambda n: ch.window(n, n), ch.full()),
+        (lambda n: ch.window(n, n, align=n), ch.window(0, None, align="start")),
+        (lambda n: ch.window(n, align=-n), ~ch.full()),
+        (lambda n: ch.causal(align=n), ch.full()),
+        (lambda n: ch.causal(align=-n), ~ch.full()),
+        (lambda n: ch.first(n), ch.full()),
+        (lambda n: ch.prefix(n), ch.full()),
+        (lambda n: ch.chunks(n), ch.full()),
+        (lambda n: ch.chunks(1, n), ch.causal()),
+        (lambda n: ch.dilated(n, 1), ch.causal()),
+        (lambda n: ch.dilated(n, n), ch.window(1)),
+        (lambda n: ch.blocks(torch.ones(1, 1, dtype=torch.bool), n), ch.full()),
+        (lambda n: ch.global_tokens((n, 1)), ch.global_tokens((1,))),
+        (lambda n: ch.longformer(n), ch.full()),
+        (lambda n: ch.bigbird(n), ch.full()),
+        (lambda n: ch.bigbird(1, around=n, ends=0, random=0), ch.full()),
+        (lambda n: ch.bigbird(1, ends=n, around=0, random=0), ch.full()),
+    ],
+)
+def test_a_number_beyond_the_sequence_is_as_good_as_its_end(
+    make: Callable[[int], ch.Pattern], alike: ch.Pattern, n: int
+) -> None:
+    for Tq, Tk in ((4, 4), (2, 5)):
+        assert torch.equal(make(n).dense(Tq, Tk), alike.dense(Tq, Tk))
+
+
+@pytest.mark.parametrize("n", [*BEYOND[:4], 2**32 + 3, 2**63])
+def test_numbers_beyond_the_sequence_may_differ_by_batch(n: int) -> None:
+    beyond = torch.tensor([2, n], dtype=torch.uint64)  # the one type that holds them all
+    for pattern in (ch.first, ch.padding, lambda lengths: ch.padding(lengths, side="left")):
+        assert torch.equal(pattern(beyond).dense(4, 4), pattern(torch.tensor([2, 4])).dense(4, 4))
+    assert torch.equal(ch.prefix(beyond).dense(4, 4), ch.prefix(torch.tensor([2, 4])).dense(4, 4))
+    assert torch.equal(ch.causal(align=beyond).dense(4, 4), ch.causal(align=torch.tensor([2, 4])).dense(4, 4))
+    if n < 2**63:
+        below = -torch.tensor([1, n])
+        assert torch.equal(ch.causal(align=below).dense(4, 4), ch.causal(align=torch.tensor([-1, -4])).dense(4, 4))
+        ids = torch.tensor([0, n, n + 1 - 2 * (n % 2), n])
+        assert ch.documents(ids).dense(1, 4)[0, 0, 0].tolist() == [False, True, False, True]
+
+
+def test_positions_near_the_largest_are_counted_right() -> None:
+    most = 2**31 - 1
+    assert ch.full().pairs(2, most) == 2 * most
+    assert (ch.causal() & ch.window(7)).pairs(4, most) == 28
+    assert (ch.causal() & ~ch.window(7)).pairs(4, most) == ch.causal().pairs(4, most) - 28
+    with pytest.raises(ch.ClearheadError, match=r"a pattern of 2,147,483,648 keys: expected at most 2³¹ − 1"):
+        ch.causal().pairs(1, 2**31)
+
+
 def test_bigbird_sees_its_neighbours_the_global_blocks_and_random_ones() -> None:
     size, blocks = 4, 32
     T = size * blocks
@@ -183,6 +242,7 @@ print(peak() - before, seconds)
     [
         (lambda: ch.window(0), r"window\(0\) counts the query itself, so it must be at least 1\."),
         (lambda: ch.window(-1, 2), r"window\(-1, 2\): a side counts keys, so it can't be negative\."),
+        (lambda: ch.window(True), r"window: got True, expected whole numbers"),
         (lambda: ch.chunks(0), r"chunks\(0\): size must be at least 1 and overlap at least 0\."),
         (lambda: ch.dilated(2, 0), r"dilated\(2, 0\): w and step must be at least 1\."),
         (lambda: ch.padding(LENGTHS, side="top"), r"padding: got side='top', expected 'right' or 'left'\."),

@@ -18,6 +18,7 @@ LAYERS: list[dict[str, Any]] = [
     {"output_shape": 9, "value_dim": 5},
     {"output_shape": (2, 3)},
     {"sliding_window": 2, "use_gate": True, "value_dim": 3},
+    {"sliding_window": 2**31 - 1, "use_bias": False},
     {"use_gate": True, "use_bias": False},
 ]
 CALLS: list[dict[str, Any]] = [

@@ -64,7 +64,7 @@ def by_parts(block: Block, x: Tensor, cache: Growing, monkeypatch: pytest.Monkey
         {},
         {"bias": True},
         {"kv_heads": 4, "pattern": window(3)},
-        {"softcap": 5.0, "scale": 0.1},
+        {"softcap": 5.0, "scale": 0.1, "pattern": window(2**64)},
         {"position": Rotary(16, turned=6)},
         {"position": Position()},
         {"head_width": 40, "position": Rotary(40)},

@@ -96,7 +96,7 @@ def onnx_attention(
         offset = past_key.shape[2]
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
     elif nonpad_kv_seqlen is not None:
-        offset = nonpad_kv_seqlen - q.shape[2]
+        offset = nonpad_kv_seqlen.long() - q.shape[2]  # a narrow type could not hold a negative one
         pattern = pattern & padding(nonpad_kv_seqlen)
     present_key, present_value = k, v
     if is_causal:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 from clearhead.attend.pattern import Pattern
@@ -13,6 +13,9 @@ from clearhead.errors import ClearheadError
 
 Align = Literal["end", "start"] | int | Tensor
 """Where query 0 sits among the keys: at Tk − Tq ("end"), at 0 ("start"), or at a number (one a batch)."""
+
+_FAR = 2**61
+"""Beyond every sequence. Two numbers of this size can still be added in 64 bits."""
 
 # The patterns are classes named like functions, because they are used as functions: a call says
 # all there is to say, and the object that it makes prints as that call.
@@ -37,8 +40,8 @@ class causal(Pattern):
     align: Align = "end"
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        i = _positions(Tq, Tk, self.align, device)
-        return Runs.of(torch.zeros_like(i), i + 1, Tk)
+        stop = _positions(Tq, Tk, self.align, device, ahead=1)
+        return Runs.of(torch.zeros_like(stop), stop, Tk)
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -60,7 +63,7 @@ class window(Pattern):
 
     def __init__(self, left: int | None, right: int | Literal["none"] | None = "none", align: Align = "end"):
         for side in (left, right):
-            if not (isinstance(side, int) or side in (None, "none")):
+            if isinstance(side, bool) or not (isinstance(side, int) or side in (None, "none")):
                 raise ClearheadError(f"window: got {side!r}, expected whole numbers of keys, or None for no end.")
         if right == "none":
             if left is None or left < 1:
@@ -78,9 +81,11 @@ class window(Pattern):
         return f"window({sides})" if self.align == "end" else f"window({sides}, align={self.align!r})"
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        i = _positions(Tq, Tk, self.align, device)
-        start = torch.zeros_like(i) if self.left is None else i - self.left
-        stop = torch.full_like(i, Tk) if self.right is None else i + self.right + 1
+        start, stop = _integers(0, device), _integers(Tk, device)
+        if self.left is not None:
+            start = _positions(Tq, Tk, self.align, device, ahead=-self.left)
+        if self.right is not None:
+            stop = _positions(Tq, Tk, self.align, device, ahead=self.right + 1)
         return Runs.of(start, stop, Tk)
 
 
@@ -91,7 +96,7 @@ class first(Pattern):
     With causality write `causal() & (window(256) | first(4))`. Xiao et al. 2023 (StreamingLLM).
     """
 
-    n: int | Int[Tensor, " B"]
+    n: int | Integer[Tensor, " B"]
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         return Runs.of(_integers(0, device), _integers(self.n, device), Tk)
@@ -101,7 +106,7 @@ class first(Pattern):
 class prefix(Pattern):
     """A prefix LM: the first n keys are seen by all, the rest causally. n may be `(B,)`. Raffel et al. 2020."""
 
-    n: int | Int[Tensor, " B"]
+    n: int | Integer[Tensor, " B"]
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         return (causal() | first(self.n)).runs(Tq, Tk, device)
@@ -111,7 +116,7 @@ class prefix(Pattern):
 class padding(Pattern):
     """Only real tokens are seen: `lengths (B,)` of them, the padding after them, or before (`side="left"`)."""
 
-    lengths: Int[Tensor, " B"]
+    lengths: Integer[Tensor, " B"]
     side: Literal["right", "left"] = "right"
 
     def __post_init__(self) -> None:
@@ -119,7 +124,7 @@ class padding(Pattern):
             raise ClearheadError(f"padding: got side={self.side!r}, expected 'right' or 'left'.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        lengths = _integers(self.lengths, device)
+        lengths = _integers(self.lengths, device).clamp(0, Tk)
         edges = (torch.zeros_like(lengths), lengths) if self.side == "right" else (Tk - lengths, lengths * 0 + Tk)
         return Runs.of(*edges, Tk)
 
@@ -168,8 +173,9 @@ class chunks(Pattern):
             raise ClearheadError(f"{self!r}: size must be at least 1 and overlap at least 0.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        start = _positions(Tq, Tk, "end", device) // self.size * self.size
-        return Runs.of(start - self.overlap, start + self.size, Tk)
+        size = min(self.size, Tq + Tk + 1)  # which holds every position, so that a larger one makes the same chunk
+        start = _positions(Tq, Tk, "end", device) // size * size
+        return Runs.of(start - min(self.overlap, Tk), start + size, Tk)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,7 +194,9 @@ class dilated(Pattern):
             raise ClearheadError(f"{self!r}: w and step must be at least 1.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        j = _positions(Tq, Tk, "end", device) - self.step * torch.arange(self.w, device=device)
+        step = min(self.step, Tk + 1)
+        w = min(self.w, -(-Tk // step) + 1)  # further back there is no key
+        j = _positions(Tq, Tk, "end", device) - step * torch.arange(w, device=device)
         return Runs.of(j, j + 1, Tk)
 
 
@@ -217,9 +225,10 @@ class blocks(Pattern):
                 f"blocks: a {n} × {n} matrix of blocks of {self.size} covers {n * self.size} positions, but the call "
                 f"has Tq = {Tq} and Tk = {Tk}; bring a matrix that covers Tk, and no more queries than keys."
             )
+        size = min(self.size, Tk + 1)
         of_blocks = Runs.of_mask(_four_dimensional(self.matrix.to(device)))
-        rows = of_blocks.take(_positions(Tq, Tk, "end", device).view(-1) // self.size)
-        return Runs.of(rows.start * self.size, rows.stop * self.size, Tk)
+        rows = of_blocks.take(_positions(Tq, Tk, "end", device).view(-1) // size)
+        return Runs.of(rows.start.long() * size, rows.stop.long() * size, Tk)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -233,13 +242,11 @@ class global_tokens(Pattern):
             raise ClearheadError(f"{self!r}: positions count from the first token, so none can be negative.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
+        there = [p for p in self.positions if p < Tk]
         chosen = torch.zeros(1, 1, 1, Tk, dtype=torch.bool, device=device)
-        chosen[..., [p for p in self.positions if p < Tk]] = True
-        columns = Runs.of_mask(chosen)
+        chosen[..., there] = True
         i = _positions(Tq, Tk, "end", device)
-        is_global = torch.isin(i, torch.tensor(self.positions, device=device, dtype=i.dtype))
-        rows = Runs.of(torch.zeros_like(i), torch.where(is_global, Tk, 0), Tk)
-        return columns | rows
+        return Runs.of_mask(chosen) | _all_for(torch.isin(i, torch.tensor(there, device=device, dtype=i.dtype)), Tk)
 
 
 def longformer(width: int, tokens: tuple[int, ...] = (0,)) -> Pattern:
@@ -268,14 +275,17 @@ class bigbird(Pattern):
             raise ClearheadError(f"{self!r}: size must be at least 1, and around, ends and random at least 0.")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
-        block = _positions(Tq, Tk, "end", device) // self.size
-        count = max(1, -(-Tk // self.size))
+        size = min(self.size, Tq + Tk + 1)  # as in chunks
+        i = _positions(Tq, Tk, "end", device)
+        block, count = i // size, max(1, -(-Tk // size))
+        around = min(self.around, Tq + Tk)
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(count, (count, self.random), generator=generator).to(device)
-        start = torch.cat([block - self.around, drawn[block.view(-1).clamp(min=0)][None, None]], -1)
-        stop = torch.cat([block + self.around + 1, start[..., 1:] + 1], -1)
-        near_and_random = Runs.of(start * self.size, stop * self.size, Tk)
-        return near_and_random | global_tokens(tuple(range(self.ends * self.size))).runs(Tq, Tk, device)
+        start = torch.cat([block - around, drawn[block.view(-1).clamp(min=0)][None, None]], -1)
+        stop = torch.cat([block + around + 1, start[..., 1:] + 1], -1)
+        near_and_random = Runs.of(start * size, stop * size, Tk)
+        ends = min(self.ends * self.size, Tk)
+        return near_and_random | first(ends).runs(Tq, Tk, device) | _all_for((i >= 0) & (i < ends), Tk)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -306,22 +316,36 @@ class where(Pattern):
         return Runs.of_mask(mask.expand(-1, -1, -1, Tk))
 
 
-def _positions(Tq: int, Tk: int, align: Align, device: torch.device) -> Int[Tensor, "B 1 Tq 1"]:
-    """The position of each query among the keys."""
+def _positions(Tq: int, Tk: int, align: Align, device: torch.device, ahead: int = 0) -> Int[Tensor, "B 1 Tq 1"]:
+    """The position of each query among the keys, or `ahead` keys after it.
+
+    That of query 0 is clamped to −Tq … Tk: further out, all Tq of them lie before the first key, or after the last.
+    """
     if isinstance(align, str):
         if align not in ("end", "start"):
             raise ClearheadError(f"align: got {align!r}, expected 'end', 'start', a number, or one a batch (B,).")
         align = Tk - Tq if align == "end" else 0
-    rows = torch.arange(Tq, device=device, dtype=torch.int32).view(1, 1, Tq, 1)
-    return _integers(align, device) + rows
+    of_first = _integers(align, device) + max(-_FAR, min(ahead, _FAR))
+    return of_first.clamp(-Tq, Tk) + torch.arange(Tq, device=device).view(1, 1, Tq, 1)
 
 
 def _integers(n: int | Tensor, device: torch.device) -> Int[Tensor, "B 1 1 1"]:
-    """A number, or one a batch, as a tensor that broadcasts over heads, queries and runs."""
+    """A number, or one a batch, as a tensor that broadcasts over heads, queries and runs; at most ±_FAR."""
+    if isinstance(n, int) and not isinstance(n, bool):
+        n = max(-_FAR, min(n, _FAR))
     n = torch.as_tensor(n, device=device)
     if n.is_floating_point() or n.dtype == torch.bool:
         raise ClearheadError(f"a pattern counts keys: got a number of {n.dtype}, expected whole numbers.")
-    return torch.as_tensor(n, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
+    whole = n.long()
+    if n.dtype == torch.uint64:  # the upper half of which has become negative
+        whole = whole.masked_fill(whole < 0, _FAR)
+    return whole.clamp(-_FAR, _FAR).view(-1, 1, 1, 1)
+
+
+def _all_for(chosen: Bool[Tensor, "B 1 Tq 1"], Tk: int) -> Runs:
+    """All keys for the chosen queries, and none for the others."""
+    stop = torch.where(chosen, Tk, 0)
+    return Runs.of(torch.zeros_like(stop), stop, Tk)
 
 
 def _four_dimensional(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "B H Tq Tk"]:

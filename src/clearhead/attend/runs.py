@@ -9,6 +9,8 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 
+_MOST = 2**31 - 1
+"""Keys are numbered in 32 bits."""
 _GRAIN = 32
 """Pieces of a tile begin and end at multiples of so many keys."""
 
@@ -36,6 +38,8 @@ class Runs:
     @classmethod
     def of(cls, start: Int[Tensor, "..."], stop: Int[Tensor, "..."], keys: int) -> "Runs":
         """Any intervals, in any order, overlapping or empty, clipped to the `keys` keys there are."""
+        if keys > _MOST:
+            raise ClearheadError(f"a pattern of {keys:,} keys: expected at most 2³¹ − 1, as keys have 32-bit numbers.")
         start, stop = torch.broadcast_tensors(start.clamp(0, keys), stop.clamp(0, keys))
         empty = start >= stop
         start = start.masked_fill(empty, keys).int()
@@ -185,6 +189,8 @@ def _sweep(
     touching runs join; closings first for an intersection, so that touching runs do not meet.
     """
     opening_bit = int(need > 1)
+    if keys > _MOST // 2:  # twice a key's number would not fit
+        start, stop = start.long(), stop.long()
     events = torch.cat([2 * start + opening_bit, 2 * stop + (1 - opening_bit)], -1).sort(-1).values
     opens = (events & 1) == opening_bit
     depth = (opens.int() * 2 - 1).cumsum(-1, dtype=torch.int32)
@@ -192,7 +198,7 @@ def _sweep(
     begins = opens & (depth == need) & (position < keys)
     ends = ~opens & (depth == need - 1)
     width = _most(begins)
-    return _pack(position, begins, keys, width), _pack(position, ends, keys, width)
+    return _pack(position, begins, keys, width).int(), _pack(position, ends, keys, width).int()
 
 
 def _pack(position: Int[Tensor, "... E"], chosen: Bool[Tensor, "... E"], keys: int, width: int) -> Tensor:

@@ -104,7 +104,7 @@ def step(
     R = 0 if angles is None else angles[0].shape[-1] // 2
     call = StepCall(
         B, T, E, H, K, D, R, hidden, past,
-        pattern.left + 1 if isinstance(pattern, window) and pattern.left is not None else 0,
+        min(pattern.left + 1, past + T) if isinstance(pattern, window) and pattern.left is not None else 0,
         TYPES[x.dtype], library.threads(), native.GATES[feed_forward.activation],
         norms[0].eps, norms[0].offset, D**-0.5 if attention.scale is None else attention.scale, attention.softcap or 0,
         x.data_ptr(), norms[0].weight.data_ptr(), qkv, qkv_bias, out, out_bias,
