@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from clearhead.attend.fingerprint import fingerprint
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.runs import Runs
 
@@ -15,13 +16,10 @@ _LAST: WeakKeyDictionary[Pattern, tuple[tuple[Any, ...], Runs]] = WeakKeyDiction
 
 
 def runs_of(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
-    """`pattern.runs`, made again only where sizes, device or the pattern's own tensors have changed."""
+    """`pattern.runs`, made again only where sizes, device or what the pattern's tensors hold has changed."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return pattern.runs(Tq, Tk, device)
-    tensors = list(tensors_of(pattern))
-    if any(t.is_inference() for t in tensors):  # they don't count their changes
-        return pattern.runs(Tq, Tk, device)
-    state = (Tq, Tk, device, *(t._version for t in tensors))
+    state = (Tq, Tk, device, *map(fingerprint, tensors_of(pattern)))
     known, runs = _LAST.get(pattern, (None, None))
     if runs is None or known != state:
         with torch.inference_mode(False):  # so that a training call can use them too

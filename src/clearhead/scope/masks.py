@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clearhead.attend.biases import Bias, dense, relative
+from clearhead.attend.fingerprint import fingerprint
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.runs import Runs
 from clearhead.errors import ClearheadError
@@ -61,15 +62,11 @@ class _Remembered:
 
     def __init__(self, mask: Tensor, said: Said) -> None:
         self.said = said
-        # A tensor made in inference mode counts no changes: it is compared with a copy.
-        self._copy = mask.clone() if mask.is_inference() else None
-        self._version = None if mask.is_inference() else mask._version
+        self._fingerprint = fingerprint(mask)
 
     def is_of(self, mask: Tensor) -> bool:
         """Whether this is the same mask, unchanged."""
-        if self.owner() is not _owner(mask):
-            return False
-        return torch.equal(self._copy, mask) if self._copy is not None else self._version == mask._version
+        return self.owner() is _owner(mask) and self._fingerprint == fingerprint(mask)
 
 
 def _owner(mask: Tensor) -> Tensor:
