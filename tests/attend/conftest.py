@@ -128,8 +128,11 @@ def random_patterns(Tq: int, Tk: int, B: int) -> st.SearchStrategy[ch.Pattern | 
         st.builds(ch.dilated, st.integers(1, 3), st.integers(1, 3)),
         st.integers(0, 99).map(lambda seed: ch.where(random_mask(seed, B, Tq, Tk))),
     ]
+    of_queries = st.lists(st.integers(0, 3), min_size=Tq, max_size=Tq)
+    whole = lambda ids: torch.tensor(ids, dtype=torch.int64)  # noqa: E731
+    kinds.append(st.tuples(ids, of_queries).map(lambda both: ch.documents(*map(whole, both))))
     if Tq <= Tk:
-        kinds.append(ids.map(lambda ids: ch.documents(torch.tensor(ids, dtype=torch.int64))))
+        kinds.append(ids.map(lambda ids: ch.documents(whole(ids))))
     leaves = st.one_of(kinds)
     return st.none() | st.recursive(
         leaves,
@@ -162,14 +165,14 @@ def random_calls(draw: Any, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, T
     scale = draw(st.none() | st.floats(0.1, 2))
     softcap = draw(st.none() | st.floats(0.5, 5))
     sinks = draw(st.none() | st.just(randn(H)))
-    table, slopes = randn(H, 5), randn(H).abs()
+    table, slopes = randn(H, 5), randn(draw(st.sampled_from([1, B])), H).abs()
     over = randn(draw(st.sampled_from([1, B])), draw(st.sampled_from([1, H])), draw(st.sampled_from([1, Tq])), Tk)
     bias, dense = draw(
         st.sampled_from(
             [
                 (None, 0.0),
                 (ch.relative(table), table[:, (j - i).clamp(-2, 2) + 2]),
-                (ch.alibi(slopes), -slopes[:, None, None] * (j - i).abs()),
+                (ch.alibi(slopes), -slopes[..., None, None] * (j - i).abs()),
                 (over, over),
                 (over[..., :1], over[..., :1]),
             ]

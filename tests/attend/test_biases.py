@@ -58,7 +58,7 @@ def test_alibi_s_slopes_are_those_of_bloom_for_any_number_of_heads(heads: int) -
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
     theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
-    torch.testing.assert_close(ch.alibi(heads).weights[0], theirs)
+    torch.testing.assert_close(ch.alibi(heads).weights[0].flatten(), theirs)
 
 
 def test_alibi_takes_slope_times_distance_from_the_score(backend: str, dtype: torch.dtype, plain: Any) -> None:
@@ -72,6 +72,39 @@ def test_alibi_takes_slope_times_distance_from_the_score(backend: str, dtype: to
         visible = ch.causal().dense(4, 9)
         expected = plain(q, k, v, visible, bias=-slopes[:, None, None] * distance)
         torch.testing.assert_close(out.double(), expected.out, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("Tq", "Tk", "K"), [(4, 9, 3), (130, 150, 1), (2, 90, 1)])
+def test_alibi_s_slopes_may_differ_by_batch_and_be_learned(
+    backend: str, dtype: torch.dtype, plain: Any, near: Any, Tq: int, Tk: int, K: int
+) -> None:
+    q = torch.randn(2, 3, Tq, 4, dtype=dtype)
+    k, v = (torch.randn(2, K, Tk, 4, dtype=dtype) for _ in range(2))
+    slopes = torch.rand(2, 3, dtype=dtype)
+    distance = (torch.arange(Tq)[:, None] + Tk - Tq - torch.arange(Tk)).abs()
+    learned, plainly = (slopes.clone().requires_grad_() for _ in range(2))
+    out = ch.attention(q, k, v, pattern=ch.causal(), bias=ch.alibi(learned), backend=backend)
+    bias = -plainly.double()[..., None, None] * distance
+    expected = plain(q, k, v, ch.causal().dense(Tq, Tk), bias=bias)
+    scores = expected.s.detach()
+    near(out, expected.out, scores)
+    out.square().sum().backward()
+    expected.out.square().sum().backward()
+    near(learned.grad, plainly.grad, scores, times=200)
+    with torch.no_grad():
+        for shared in (slopes[0], slopes[:1]):
+            again = ch.attention(q, k, v, bias=ch.alibi(shared), backend=backend)
+            torch.testing.assert_close(
+                again, ch.attention(q, k, v, bias=ch.alibi(slopes[:1].repeat(2, 1)), backend=backend)
+            )
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 3, 1)])
+@pytest.mark.usefixtures("unchecked")
+def test_slopes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    q = torch.randn(2, 3, 4, 4)
+    with pytest.raises(ch.ClearheadError, match=r"alibi: got slopes of shape .*expected .*\(?H?3?,?"):
+        ch.attention(q, q, q, bias=ch.alibi(torch.rand(shape)))
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

@@ -49,6 +49,14 @@ def test_pairs_are_those_of_the_pattern_over_all_batches_and_heads(backend: str)
     assert told.skipped == told.pairs - told.visited
 
 
+@pytest.mark.parametrize(("Tq", "Tk"), [(9, 9), (1, 33), (13, 13), (3, 70), (65, 65), (1, 1), (70, 9)])
+@pytest.mark.parametrize("pattern", [None, ch.causal(), ch.window(2), ch.first(1)], ids=str)
+def test_no_pair_is_visited_twice(backend: str, Tq: int, Tk: int, pattern: ch.Pattern | None) -> None:
+    q, k = torch.randn(2, 4, Tq, 16), torch.randn(2, 2, Tk, 16)
+    told = ch.explain(q, k, k, pattern=pattern, backend=backend)
+    assert told.visible <= told.visited <= told.pairs
+
+
 def test_tiled_skips_what_a_window_hides_and_the_reference_nothing() -> None:
     tiled, reference = (ch.explain(*qkv(2048), pattern=WINDOW, backend=b) for b in ("tiled", "reference"))
     assert tiled.visible == reference.visible

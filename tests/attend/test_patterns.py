@@ -96,6 +96,39 @@ def test_a_query_sees_the_keys_of_its_document(Tq: int, Tk: int) -> None:
         assert torch.equal(ch.documents(ids[0]).dense(Tq, Tk), ch.documents(ids).dense(Tq, Tk)[:1])
 
 
+@pytest.mark.parametrize(("Bq", "Bk"), [(1, 1), (2, 2), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("Tq", "Tk"), [*SIZES, (9, 2)])
+def test_queries_may_have_ids_that_the_keys_have_not(Tq: int, Tk: int, Bq: int, Bk: int) -> None:
+    ids, of_queries = torch.randint(3, (Bk, Tk)), torch.randint(-1, 4, (Bq, Tq), dtype=torch.int16)
+    B = max(Bq, Bk)
+    expected = (of_queries[:, None, :, None] == ids[:, None, None]).expand(B, 1, Tq, Tk)
+    assert torch.equal(ch.documents(ids, query_ids=of_queries).dense(Tq, Tk), expected)
+    if Bq == 1:
+        assert torch.equal(ch.documents(ids, of_queries[0]).dense(Tq, Tk), expected)
+
+
+EMPTY = torch.zeros(0, dtype=torch.int64)
+EMPTY_BATCHES = [
+    ch.documents(EMPTY[:, None].expand(0, 5)),
+    ch.documents(EMPTY[:, None].expand(0, 5), query_ids=EMPTY[:, None].expand(0, 5)) & ch.causal(),
+    ch.padding(EMPTY),
+    ~ch.padding(EMPTY, side="left"),
+    ch.prefix(EMPTY) | ch.first(EMPTY),
+    ch.window(2, align=EMPTY),
+    ch.where(torch.ones(0, 1, 5, 5, dtype=torch.bool)) | ch.first(2),
+]
+
+
+@pytest.mark.parametrize("pattern", EMPTY_BATCHES, ids=repr)
+def test_a_batch_may_be_empty(backend: str, pattern: ch.Pattern) -> None:
+    assert pattern.dense(5, 5).shape == (0, 1, 5, 5)
+    q = torch.randn(0, 2, 5, 4, requires_grad=True)
+    out, seen = ch.attention(q, q, q, pattern=pattern, probe=True, backend=backend)
+    assert out.shape == (0, 2, 5, 4) and seen.visible.shape == (0, 2, 5)
+    out.sum().backward()
+    assert ch.explain(q, q, q, pattern=pattern, backend=backend).skipped == 0
+
+
 @pytest.mark.parametrize(("Tq", "Tk"), [(6, 6), (2, 5), (1, 6)])
 def test_blocks_are_seen_where_their_matrix_says(Tq: int, Tk: int) -> None:
     by_head = dense(lambda b, h, i, j, *_: bool(MATRIX[h, i // 2, j // 2]), Tq, Tk, H=2)
@@ -265,6 +298,13 @@ print(peak() - before, seconds)
             r"documents: got ids for 3 keys in a call with Tq = 4, Tk = 4",
         ),
         (lambda: ch.documents(torch.zeros(3, dtype=torch.int64)).dense(4, 3), r"queries that are the last Tq of them"),
+        (lambda: ch.documents(LENGTHS, query_ids=LENGTHS).dense(3, 2), r"got query_ids for 2 queries .* Tq = 3"),
+        (
+            lambda: ch.documents(LENGTHS.expand(3, 2), query_ids=LENGTHS.expand(2, 2)).dense(2, 2),
+            r"documents: got ids of 3 sequences and query_ids of 2; expected as many of each, or 1",
+        ),
+        (lambda: ch.documents([1, 2]), r"documents: got ids of list; expected a tensor \(T,\) or \(B, T\)"),
+        (lambda: ch.documents(LENGTHS, LENGTHS[0]), r"documents: got query_ids of shape \(\); expected a tensor"),
         (
             lambda: ch.blocks(MATRIX, size=2).dense(7, 7),
             r"a 3 × 3 matrix of blocks of 2 covers 6 positions, but the call has Tq = 7 and Tk = 7",

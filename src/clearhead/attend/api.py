@@ -148,15 +148,9 @@ def checked(
 ) -> Call:
     """A complete Call of these arguments, or a sentence that says what does not fit."""
     B, H, Tq, Tk = check_shapes(q, k, v)
-    if not (scale is None or isinstance(scale, Real)):
-        raise ClearheadError(f"scale: got {scale!r}, expected a number, or None for the score's own.")
-    if not (softcap is None or (isinstance(softcap, Real) and softcap > 0)):
-        raise ClearheadError(f"softcap: got {softcap!r}, expected a number above 0, or None for no cap.")
+    check_options(H, scale, softcap, sinks)
     if not (isinstance(dropout, Real) and 0 <= dropout < 1):
         raise ClearheadError(f"dropout: got {dropout!r}, expected a probability, at least 0 and below 1.")
-    if sinks is not None and (not isinstance(sinks, Tensor) or sinks.shape != (H,)):
-        got = f"shape {tuple(sinks.shape)}" if isinstance(sinks, Tensor) else type(sinks).__name__
-        raise ClearheadError(f"sinks: got {got}, expected one logit a head, a tensor (H,) = ({H},).")
     if isinstance(bias, Tensor):
         check_strided("bias", bias)
         bias = dense(bias)
@@ -214,8 +208,19 @@ def check_strided(name: str, x: Tensor) -> None:
         )
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
-    """B, H, Tq, Tk of tensors that fit together."""
+def check_options(H: int, scale: float | None, softcap: float | None, sinks: Tensor | None) -> None:
+    """Raises for a scale, a softcap or sinks that make no sense."""
+    if not (scale is None or isinstance(scale, Real)):
+        raise ClearheadError(f"scale: got {scale!r}, expected a number, or None for the score's own.")
+    if not (softcap is None or (isinstance(softcap, Real) and softcap > 0)):
+        raise ClearheadError(f"softcap: got {softcap!r}, expected a number above 0, or None for no cap.")
+    if sinks is not None and (not isinstance(sinks, Tensor) or sinks.shape != (H,)):
+        got = f"shape {tuple(sinks.shape)}" if isinstance(sinks, Tensor) else type(sinks).__name__
+        raise ClearheadError(f"sinks: got {got}, expected one logit a head, a tensor (H,) = ({H},).")
+
+
+def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raises unless q, k and v are four-dimensional tensors of one floating type on one device."""
     for name, x, shape in (("q", q, "(B, H, Tq, D)"), ("k", k, "(B, K, Tk, D)"), ("v", v, "(B, K, Tk, Dv)")):
         if not isinstance(x, Tensor):
             raise ClearheadError(f"{name}: got {type(x).__name__}, expected a tensor {shape}.")
@@ -232,6 +237,11 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
                 f"q is {q.dtype} on {q.device} but {name} is {x.dtype} on {x.device}; "
                 "bring them to one type and device."
             )
+
+
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+    """B, H, Tq, Tk of tensors that fit together."""
+    check_tensors(q, k, v)
     (B, H, Tq, _), (Bk, K, Tk, _) = q.shape, k.shape
     if k.shape[:3] != v.shape[:3]:
         raise ClearheadError(

@@ -33,6 +33,10 @@ class Bias:
         """Adds to `grads` what a tile's gradient ds `(B, H, m, n)` says of the weights."""
         raise NotImplementedError
 
+    def of_sequence(self, b: int) -> "Bias":
+        """The bias of one sequence of the batch."""
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class relative(Bias):
@@ -117,30 +121,40 @@ def t5_bucket(distance: Int[Tensor, "..."], buckets: int, bidirectional: bool, m
 class _Linear(Bias):
     """s[i, j] −= slope_h · |j − i|."""
 
-    slopes: Float[Tensor, " H"]
+    slopes: Float[Tensor, "*B H"]
 
     @property
     def weights(self) -> tuple[Tensor, ...]:
-        return (self.slopes,)
+        return ((self.slopes if self.slopes.dim() > 1 else self.slopes[None])[..., None, None],)
 
     def check(self, B: int, H: int, Tq: int, Tk: int) -> None:
-        if self.slopes.shape != (H,):
-            raise ClearheadError(f"alibi: got {tuple(self.slopes.shape)} slopes for H = {H} heads; expected ({H},).")
+        if self.slopes.shape not in ((H,), (1, H), (B, H)):
+            raise ClearheadError(
+                f"alibi: got slopes of shape {tuple(self.slopes.shape)} for (B, H) = ({B}, {H}); expected one a head, "
+                f"({H},), or one a sequence and head, ({B}, {H})."
+            )
 
-    def at(self, i: Tensor, j: Tensor, past: int, *weights: Tensor) -> Float[Tensor, "1 H *tile"]:
+    def at(self, i: Tensor, j: Tensor, past: int, *weights: Tensor) -> Float[Tensor, "B H *tile"]:
         (slopes,) = weights
         distance = (j - i - past).abs()
-        return (-slopes.view(-1, *(1,) * distance.dim()) * distance)[None]
+        return -slopes.reshape(*slopes.shape[:2], *(1,) * distance.dim()) * distance
 
     def add_gradient(self, grads: tuple[Tensor, ...], i: Tensor, j: Tensor, past: int, ds: Tensor) -> None:
-        grads[0].sub_((ds * (j - i - past).abs()).sum((0, 2, 3)).to(grads[0].dtype))
+        (grad,) = grads
+        grad.sub_((ds * (j - i - past).abs()).sum_to_size(grad.shape).to(grad.dtype))
+
+    def of_sequence(self, b: int) -> Bias:
+        return _Linear(self.slopes[b]) if self.slopes.dim() > 1 and len(self.slopes) > 1 else self
 
     def __repr__(self) -> str:
-        return f"alibi({len(self.slopes)} heads)"
+        by_batch = f", by {len(self.slopes)} sequences" if self.slopes.dim() > 1 else ""
+        return f"alibi({self.slopes.shape[-1]} heads{by_batch})"
 
 
-def alibi(heads: int | Float[Tensor, " H"]) -> Bias:
+def alibi(heads: int | Float[Tensor, "*B H"]) -> Bias:
     """ALiBi: s[i, j] −= slope_h · |j − i| (Press et al. 2022). Give the number of heads, or slopes of your own.
+
+    The slopes are one a head `(H,)`, or one a sequence and head `(B, H)`.
 
     For n heads, n a power of two, the slopes are 2^(−8/n), 2^(−16/n), …; otherwise those of the power of two
     below, then every other one of the power of two above.
@@ -149,6 +163,8 @@ def alibi(heads: int | Float[Tensor, " H"]) -> Bias:
     [0.5, 0.25, 0.125]
     """
     if isinstance(heads, Tensor):
+        if heads.dim() not in (1, 2):
+            raise ClearheadError(f"alibi: got slopes of shape {tuple(heads.shape)}; expected (H,) or (B, H).")
         return _Linear(heads)
     if heads < 1:
         raise ClearheadError(f"alibi: got {heads} heads; expected at least 1.")

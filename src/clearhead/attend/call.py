@@ -145,8 +145,8 @@ class Call:
         nan, plus, minus = (
             expand_product(seen, bad.to(w.dtype)) > 0 for bad in (v.isnan(), v.isposinf(), v.isneginf())
         )
-        total = total.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf)
-        return total.masked_fill(nan | (plus & minus), torch.nan)
+        nan = nan | (plus & minus) | total.isnan()  # the last where a weight is
+        return total.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf).masked_fill(nan, torch.nan)
 
     def dropout_mask(self, rows: slice, columns: slice, shape: torch.Size) -> Float[Tensor, "B H m n"]:
         """0 where a weight of this tile is dropped, 1 / (1 − dropout) where it stays; the same whenever asked."""

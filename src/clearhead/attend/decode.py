@@ -1,19 +1,28 @@
 """decode(): a few new queries against a cache of keys and values, which may be longer than what is valid, or paged."""
 
 import ctypes
-from typing import Any
+from operator import gt
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.attend import library, native, operators
-from clearhead.attend.api import attention, autocasted, check_shapes, check_strided, without_autocast
+from clearhead.attend.api import (
+    attention,
+    autocasted,
+    check_options,
+    check_shapes,
+    check_tensors,
+    without_autocast,
+)
 from clearhead.attend.biases import Bias, dense
 from clearhead.attend.heard import listener
 from clearhead.attend.pattern import Pattern
-from clearhead.attend.patterns import Align, causal, padding
-from clearhead.attend.patterns import window as window_of
+from clearhead.attend.patterns import first, padding
+from clearhead.attend.patterns import window as window_pattern
+from clearhead.attend.scores import Scaled
 from clearhead.attend.statistics import Statistics, normalised
 from clearhead.errors import ClearheadError
 
@@ -24,8 +33,10 @@ def decode(
     v: Float[Tensor, "_ K _ Dv"],
     *,
     lengths: Int[Tensor, " B"] | None = None,
+    leftpad: Int[Tensor, " B"] | None = None,
     blocks: Int[Tensor, "B n"] | None = None,
-    window: int | None = None,
+    causal: bool = True,
+    window: int | tuple[int | None, int | None] | None = None,
     bias: Bias | None = None,
     scale: float | None = None,
     softcap: float | None = None,
@@ -37,8 +48,9 @@ def decode(
     """Attention of the last Tq positions of each sequence over its cache: out_i = Σ_j w[i, j] v_j, j ≤ i.
 
     The queries of sequence b are the last Tq of its lengths[b] positions: query r sits at i = lengths[b] − Tq + r and
-    sees the keys up to i, or the last `window` of them. What the cache holds beyond is never read. So a sequence gives
-    what `attention(q, k, v, pattern=causal())` gives on its valid keys alone; with probe=, distances count from i.
+    sees the keys from leftpad[b] up to i, or the last `window` of them; with causal=False, up to the last valid one.
+    What else the cache holds is never read. So a sequence gives what `attention(q, k, v, pattern=causal())` gives on
+    its valid keys alone; with probe=, distances count from i.
 
     A paged cache (Kwon et al. 2023) is read in place: k and v are pools of blocks, and key j of sequence b is
     k[blocks[b, j // block], :, j % block]. A pool of another order, such as vLLM's (blocks, block, K, D), is passed by
@@ -48,17 +60,21 @@ def decode(
         q: queries `(B, H, Tq, D)`.
         k: the cache of keys, `(B, K, Tk, D)`; or a pool `(blocks, K, block, D)`. H is a multiple of K.
         v: the cache of values, `(B, K, Tk, Dv)`; or a pool `(blocks, K, block, Dv)`.
-        lengths: how many keys are valid, `(B,)`, the new ones included; None is all Tk.
+        lengths: where the valid keys end, `(B,)`, the new ones included; None is at Tk.
+        leftpad: where they begin, `(B,)`, in a batch that is padded on the left; None is at 0.
         blocks: the block table `(B, n)`; entries beyond a sequence's length are not looked at.
-        window: how many keys a query sees, itself included (Mistral); None is all up to itself.
+        causal: whether a query sees no key after its own position. False for cross-attention and for the positions of
+            a block that see one another.
+        window: how many keys a query sees, itself included (Mistral); or (left, right), so many before and after it,
+            as `window(left, right)` has it; None is all.
         bias: `alibi(H)`, `relative(table)` or `t5(...)`, by the distance j − i.
         scale: None is 1/√D.
         softcap: c of softcap(x) = c · tanh(x / c), taken of the scaled score; or None.
         sinks: one logit a head `(H,)`, joined to the softmax's denominator only.
         return_lse: also return the log-sum-exp `(B, H, Tq)`.
         probe: also return the `Statistics` of every row.
-        backend: "auto" takes the native core where it can; any other, by name, goes through `attention`, sequence by
-            sequence, on a copy of the blocks.
+        backend: "auto" takes the native core where it can; any other, by name, goes through `attention`, on a copy of
+            the blocks, and sequence by sequence where positions that differ matter.
 
     Returns:
         out `(B, H, Tq, Dv)` in q's type; with lse and statistics, in this order, where asked for.
@@ -78,17 +94,37 @@ def decode(
     """
     q, k, v = autocasted(q, k, v)
     with without_autocast(q):
-        valid = _checked(q, k, v, lengths, blocks, window, bias, softcap, sinks)
+        seen = _checked(q, k, v, lengths, leftpad, blocks, causal, window, bias, scale, softcap, sinks)
         reason = native.refuses_tensors(q, v) or library.missing()
         if backend == "native" and reason:
             raise ClearheadError(f"backend 'native' can't do this call: {reason}. backend='auto' takes one that can.")
         options: dict[str, Any] = {"scale": scale, "softcap": softcap, "sinks": sinks}
         if (backend == "native" or (backend == "auto" and not reason)) and not listener():
-            out, lse, statistics = _native(q, k, v, valid, blocks, window, bias, probe, **options)
+            out, lse, statistics = _native(q, k, v, seen, blocks, bias, probe, **options)
         else:
-            out, lse, statistics = _by_attention(q, k, v, valid, blocks, window, bias, probe, backend, **options)
+            out, lse, statistics = _by_attention(q, k, v, seen, blocks, bias, probe, backend, **options)
     extras = ((lse,) if return_lse else ()) + ((statistics,) if probe else ())
     return (out, *extras) if extras else out
+
+
+class _Seen(NamedTuple):
+    """Sequence b's valid keys are [start[b], stop[b]). A query sees `left` of them before it and `right` after it."""
+
+    start: list[int]
+    stop: list[int]
+    left: int | None
+    right: int | None
+
+    def runs(self, Tq: int) -> tuple[list[int], list[int]]:
+        """The keys [start, stop) of every query, sequence after sequence; empty ones are [0, 0)."""
+        starts, stops = [], []
+        for begin, end in zip(self.start, self.stop, strict=True):
+            for i in range(end - Tq, end):
+                start = begin if self.left is None else max(begin, i - self.left)
+                stop = end if self.right is None else min(end, i + self.right + 1)
+                starts.append(start if start < stop else 0)
+                stops.append(stop if start < stop else 0)
+        return starts, stops
 
 
 def _checked(
@@ -96,41 +132,40 @@ def _checked(
     k: Tensor,
     v: Tensor,
     lengths: Tensor | None,
+    leftpad: Tensor | None,
     blocks: Tensor | None,
-    window: int | None,
+    causal: bool,
+    window: int | tuple[int | None, int | None] | None,
     bias: Bias | None,
+    scale: float | None,
     softcap: float | None,
     sinks: Tensor | None,
-) -> list[int]:
-    """How many keys of each sequence are valid; or a sentence that says what does not fit."""
-    check_strided("q", q)
-    B, H, Tq = q.shape[:3]
+) -> _Seen:
+    """Which keys each sequence sees; or a sentence that says what does not fit."""
     if blocks is None:
-        check_shapes(q, k, v)
-        Tk = k.shape[2]
+        B, H, Tq, Tk = check_shapes(q, k, v)
     else:
+        check_tensors(q, k, v)
         check_shapes(q[:0], k[:0], v[:0])
+        B, H, Tq = q.shape[:3]
         if len(k) != len(v):
             raise ClearheadError(f"k {tuple(k.shape)} and v {tuple(v.shape)} are pools of unlike many blocks.")
-        if blocks.shape[:1] != (B,) or blocks.dim() != 2 or blocks.is_floating_point():
+        if not _is_whole(blocks, 2) or len(blocks) != B:
             raise ClearheadError(
-                f"blocks: got {blocks.dtype} of shape {tuple(blocks.shape)}, expected whole numbers (B, n), n blocks "
-                f"for each of the B = {B} sequences of q {tuple(q.shape)}."
+                f"blocks: got {_described(blocks)}, expected whole numbers (B, n), n blocks for each of the B = {B} "
+                f"sequences of q {tuple(q.shape)}."
             )
         Tk = blocks.shape[1] * k.shape[2]
     if k.shape[-1] != q.shape[-1]:
         raise ClearheadError(f"q has D = {q.shape[-1]} but k has D = {k.shape[-1]}; expected one width.")
-    if window is not None and window < 1:
-        raise ClearheadError(f"window: got {window}; it counts the query itself, so expected at least 1, or None.")
-    if softcap is not None and not softcap > 0:
-        raise ClearheadError(f"softcap: got {softcap!r}, expected a number above 0, or None for no cap.")
-    if sinks is not None and sinks.shape != (H,):
-        raise ClearheadError(f"sinks: got shape {tuple(sinks.shape)}, expected one logit a head, (H,) = ({H},).")
+    check_options(H, scale, softcap, sinks)
     if isinstance(bias, (Tensor, dense)):
         raise ClearheadError(
             "bias: got one for each pair, expected one by distance: alibi(H), relative(table) or t5(...). "
             "attention() takes the other."
         )
+    if not (bias is None or isinstance(bias, Bias)):
+        raise ClearheadError(f"bias: got {bias!r}, expected alibi(H), relative(table), t5(...), or None.")
     if bias is not None:
         bias.check(B, H, Tq, Tk)
     tensors = (q, k, v, sinks, *(() if bias is None else bias.weights))
@@ -139,39 +174,65 @@ def _checked(
             "decode has no gradient, and one of its tensors requires one. Call it under torch.no_grad(), or use "
             "attention(q, k, v, pattern=causal())."
         )
-    valid = _valid(lengths, B, Tk)
+    left, right = _sides(window)
+    start, stop = _counts("leftpad", leftpad, B, Tk, 0), _counts("lengths", lengths, B, Tk, Tk)
+    if any(map(gt, start, stop)):
+        raise ClearheadError(
+            f"leftpad: got {start} where the valid keys end at {stop}; expected no sequence to begin after its end."
+        )
     if blocks is not None:
-        _check_blocks(blocks, valid, len(k), k.shape[2])
-    return valid
+        _check_blocks(blocks, start, stop, len(k), k.shape[2])
+    return _Seen(start, stop, left, 0 if causal else right)
 
 
-def _valid(lengths: Tensor | None, B: int, Tk: int) -> list[int]:
-    if lengths is None:
-        return [Tk] * B
-    if lengths.shape != (B,) or lengths.is_floating_point():
+def _sides(window: int | tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """How many keys before a query are seen, and how many after it; None for all."""
+    if window is None:
+        return None, None
+    if isinstance(window, tuple) and len(window) != 2:
+        raise ClearheadError(f"window: got {window!r}, expected a number of keys, or two of them, (left, right).")
+    pattern = window_pattern(*window) if isinstance(window, tuple) else window_pattern(window)
+    return pattern.left, pattern.right
+
+
+def _counts(name: str, x: Tensor | None, B: int, Tk: int, all_keys: int) -> list[int]:
+    """One number of keys for each sequence; with None, that at which all keys are valid."""
+    valid = [all_keys] * B
+    if x is None:
+        return valid
+    if not _is_whole(x, 1) or len(x) != B:
+        raise ClearheadError(f"{name}: got {_described(x)}, expected one whole number a sequence, (B,) = ({B},).")
+    if x.is_meta:  # which keys are valid is not known, and changes no shape
+        return valid
+    counts: list[int] = x.tolist()
+    if counts and not 0 <= min(counts) <= max(counts) <= Tk:
         raise ClearheadError(
-            f"lengths: got {lengths.dtype} of shape {tuple(lengths.shape)}, expected one whole number a sequence, "
-            f"(B,) = ({B},)."
+            f"{name}: got {min(counts)} to {max(counts)}, expected 0 to Tk = {Tk}, the keys that the cache has "
+            "room for."
         )
-    if lengths.is_meta:  # how many are valid is not known, and changes no shape
-        return [Tk] * B
-    valid: list[int] = lengths.tolist()
-    if valid and not 0 <= min(valid) <= max(valid) <= Tk:
-        raise ClearheadError(
-            f"lengths: got {min(valid)} to {max(valid)}, expected 0 to Tk = {Tk}, the keys that the cache has room for."
-        )
-    return valid
+    return counts
 
 
-def _check_blocks(blocks: Tensor, valid: list[int], pool: int, block: int) -> None:
+def _is_whole(x: object, dims: int) -> bool:
+    """Whether x is a tensor of whole numbers with so many dimensions."""
+    if not isinstance(x, Tensor):
+        return False
+    return x.dim() == dims and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+def _described(x: object) -> str:
+    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+
+
+def _check_blocks(blocks: Tensor, start: list[int], stop: list[int], pool: int, block: int) -> None:
     """Every block that is read is there."""
     if blocks.is_meta or blocks.numel() == 0 or (0 <= int(blocks.min()) and int(blocks.max()) < pool):
         return
-    for b, (row, length) in enumerate(zip(blocks.tolist(), valid, strict=True)):
-        for n in row[: -(-length // block)]:
+    for b, (row, begin, end) in enumerate(zip(blocks.tolist(), start, stop, strict=True)):
+        for n in row[begin // block : -(-end // block)] if begin < end else ():
             if not 0 <= n < pool:
                 raise ClearheadError(
-                    f"blocks: got block {n} for sequence {b}, which has {length} keys; expected 0 to {pool - 1}, as k "
+                    f"blocks: got block {n} for sequence {b}, which has {end} keys; expected 0 to {pool - 1}, as k "
                     f"holds {pool} blocks of {block} keys."
                 )
 
@@ -180,9 +241,8 @@ def _native(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    valid: list[int],
+    seen: _Seen,
     blocks: Tensor | None,
-    window: int | None,
     bias: Bias | None,
     probe: bool,
     scale: float | None,
@@ -193,9 +253,8 @@ def _native(
     q, k, v = map(operators.readable, (q, k, v))
     (B, H, Tq, D), (K, block, Dv) = q.shape, v.shape[1:]
     Tk = block if blocks is None else blocks.shape[1] * block
-    stops = [max(length - Tq + r + 1, 0) for length in valid for r in range(Tq)]
-    starts = [max(0, s - (window or s)) for s in stops]
-    start, stop, lengths = (_ints(x) for x in (starts, stops, valid))
+    starts, stops = seen.runs(Tq)
+    start, stop, lengths = map(_ints, (starts, stops, seen.stop))
     table = None if bias is None else native.by_distance(bias, bias.weights, Tq, Tk)
     sinks = None if sinks is None else operators.resolved(sinks).float().contiguous()
     out, lse = q.new_empty(B, H, Tq, Dv), torch.empty(B, H, Tq)
@@ -203,7 +262,7 @@ def _native(
         B, H, K, Tq, Tk, D, Dv, operators.TYPES[q.dtype], library.threads(), *map(operators.strided, (q, k, v, out))
     )
     call.runs = library.RunsOf(ctypes.addressof(start), ctypes.addressof(stop), Tq, 0, 1)
-    call.past, call.scale, call.softcap = Tk - Tq, D**-0.5 if scale is None else scale, softcap or 0.0
+    call.past, call.scale, call.softcap = Tk - Tq, Scaled().default_scale(D) if scale is None else scale, softcap or 0.0
     call.lengths, call.lse = ctypes.addressof(lengths), lse.data_ptr()
     if blocks is not None:
         blocks = blocks.int().contiguous()
@@ -211,11 +270,11 @@ def _native(
     if sinks is not None:
         call.sinks = sinks.data_ptr()
     if table is not None:
-        call.bias.table, call.bias.head = table.data_ptr(), operators.shared_strides(table)[0]
+        operators.point_table(call, table)
     if probe:
-        seen = torch.empty(len(operators.PROBES), B, H, Tq)
+        probed = torch.empty(len(operators.PROBES), B, H, Tq)
         peak_at = torch.empty(B, H, Tq, dtype=torch.int32)
-        operators.point(call.probe, operators.PROBES, seen)
+        operators.point(call.probe, operators.PROBES, probed)
         call.probe.peak_at = peak_at.data_ptr()
     library.loaded().clearhead_decode(ctypes.byref(call))
     if not probe:
@@ -225,7 +284,7 @@ def _native(
         .view(B, 1, Tq)
         .expand(B, H, Tq)
     )
-    named = dict(zip(operators.PROBES, seen, strict=True))
+    named = dict(zip(operators.PROBES, probed, strict=True))
     statistics = Statistics(
         lse=lse,
         entropy_normalised=normalised(named["entropy"], visible),
@@ -245,31 +304,30 @@ def _by_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    valid: list[int],
+    seen: _Seen,
     blocks: Tensor | None,
-    window: int | None,
     bias: Bias | None,
     probe: bool,
     backend: str,
     **options: Any,
 ) -> tuple[Tensor, Tensor, Statistics | None]:
     """What decode means: for each sequence, attention over its valid keys; in one call where that can be said."""
-    options |= {"bias": bias, "backend": backend, "return_lse": True, "probe": probe}
-    B, Tq, longest = len(q), q.shape[2], max(valid, default=0)
+    options |= {"backend": backend, "return_lse": True, "probe": probe}
+    B, Tq, longest = len(q), q.shape[2], max(seen.stop, default=0)
     if blocks is not None:
         k, v = (torch.cat([_gathered(x, row) for row in blocks]) if B else x[:0] for x in (k, v))
     k, v = k[:, :, :longest], v[:, :, :longest]
-    if longest == min(valid, default=0):
-        made = attention(q, k, v, pattern=_looking_back(window), **options)
-    elif bias is None and min(valid) >= Tq:
-        lengths = torch.tensor(valid, device=q.device)
-        made = attention(q, k, v, pattern=_looking_back(window, lengths - Tq) & padding(lengths), **options)
-    else:
-        pattern = _looking_back(window)
-        each = [
-            attention(q[b : b + 1], k[b : b + 1, :, :n], v[b : b + 1, :, :n], pattern=pattern, **options)
-            for b, n in enumerate(valid)
-        ]
+    if longest == min(seen.stop, default=0):
+        pattern = window_pattern(seen.left, seen.right)
+        if any(seen.start):
+            pattern = pattern & ~first(torch.tensor(seen.start, device=q.device))
+        made = attention(q, k, v, pattern=pattern, bias=bias, **options)
+    elif bias is None and not probe:
+        start, stop = (torch.tensor(x, device=q.device) for x in (seen.start, seen.stop))
+        pattern = window_pattern(seen.left, seen.right, align=stop - Tq) & padding(stop) & ~first(start)
+        made = attention(q, k, v, pattern=pattern, **options)
+    else:  # where a query is counts for the bias and for the statistics
+        each = [_of_one(b, q, k, v, seen, bias, **options) for b in range(B)]
         out, lse, *statistics = zip(*each, strict=True)
         joined = [
             Statistics(**{name: torch.cat([getattr(s, name) for s in all_]) for name in vars(all_[0])})
@@ -279,10 +337,14 @@ def _by_attention(
     return made if probe else (*made, None)
 
 
-def _looking_back(window: int | None, start: Tensor | None = None) -> Pattern:
-    """Each query sees the keys up to itself, or the last `window` of them; query 0 is at `start`."""
-    align: Align = "end" if start is None else start
-    return causal(align) if window is None else window_of(window, align=align)
+def _of_one(b: int, q: Tensor, k: Tensor, v: Tensor, seen: _Seen, bias: Bias | None, **options: Any) -> Any:
+    """Attention of one sequence over its valid keys."""
+    pattern: Pattern = window_pattern(seen.left, seen.right)
+    if seen.start[b]:
+        pattern = pattern & ~first(seen.start[b])
+    one = slice(b, b + 1)
+    k, v = (x[one, :, : seen.stop[b]] for x in (k, v))
+    return attention(q[one], k, v, pattern=pattern, bias=None if bias is None else bias.of_sequence(b), **options)
 
 
 def _gathered(pool: Float[Tensor, "_ K _ D"], blocks: Int[Tensor, " n"]) -> Float[Tensor, "1 K _ D"]:

@@ -33,6 +33,7 @@ class BiasOf(ctypes.Structure):
 
     _fields_ = (
         ("table", c_void_p),
+        ("table_batch", c_int64),
         ("head", c_int64),
         ("dense", c_void_p),
         ("batch", c_int64),

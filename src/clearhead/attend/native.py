@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.attend import library, operators
@@ -40,7 +41,7 @@ def arguments(call: Call) -> operators.Arguments:
 
 
 def bias_tensors(call: Call) -> tuple[Tensor | None, Tensor | None]:
-    """The bias by distance, `(H or 1, Tq + Tk − 1)` with entry i − j + Tk − 1, or by pair, four dimensions.
+    """The bias by distance, `(B or 1, H or 1, Tq + Tk − 1)` with entry i − j + Tk − 1, or by pair, four dimensions.
 
     Made of the bias's own tensors by PyTorch, which takes the gradient back to them.
     """
@@ -56,10 +57,10 @@ def bias_tensors(call: Call) -> tuple[Tensor | None, Tensor | None]:
     return by_distance(call.bias, call.bias_weights, Tk - call.past, Tk), None
 
 
-def by_distance(bias: Bias, weights: tuple[Tensor, ...], Tq: int, Tk: int) -> Tensor:
-    """A bias that hangs on the distance alone, as a table: entry i − j + Tk − 1 of each head."""
+def by_distance(bias: Bias, weights: tuple[Tensor, ...], Tq: int, Tk: int) -> Float[Tensor, "B H N"]:
+    """A bias that depends on the distance alone, as a table: entry i − j + Tk − 1, of each head or one for all."""
     behind = torch.arange(max(Tq + Tk - 1, 0)) - (Tk - 1)
-    return bias.at(behind, torch.zeros_like(behind), Tk - Tq, *weights)[0].float().contiguous()
+    return bias.at(behind, torch.zeros_like(behind), Tk - Tq, *weights).float().contiguous()
 
 
 def _statistics(call: Call, lse: Tensor, seen: Tensor, peak_at: Tensor) -> Statistics:

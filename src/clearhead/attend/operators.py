@@ -226,7 +226,7 @@ def _folded(n: int, in_dims: tuple[Any, ...], arguments: tuple[Any, ...], first:
             folded[at] = wide.flatten(to, to + 1)
         elif at in runs:
             folded[at] = x if x.shape[0] == 1 else x.expand(n, *x.shape).flatten(0, 1)
-        elif isinstance(x, Tensor) and (dim is not None or (x.dim() == 4 and x.shape[0] > 1)):
+        elif isinstance(x, Tensor) and (dim is not None or (x.dim() > 2 and x.shape[0] > 1)):
             raise ClearheadError(
                 "backend 'native' maps q, k and v by vmap, but not sinks, learned biases or a bias that differs by "
                 "batch; use backend='reference' for those."
@@ -278,7 +278,7 @@ def lowered(
     if sinks is not None:
         native.sinks = sinks.data_ptr()
     if table is not None:
-        native.bias.table, native.bias.head = table.data_ptr(), shared_strides(table)[0]
+        point_table(native, table)
     if pairs is not None:
         native.bias.dense, native.bias.type = pairs.data_ptr(), TYPES[pairs.dtype]
         native.bias.batch, native.bias.dense_head, native.bias.row, native.bias.column = shared_strides(pairs)
@@ -303,6 +303,11 @@ def point(to: ctypes.Structure, names: tuple[str, ...], rows: Tensor) -> None:
     bytes_of_each = rows[0].numel() * rows.element_size()
     for n, name in enumerate(names):
         setattr(to, name, rows.data_ptr() + n * bytes_of_each)
+
+
+def point_table(native: NativeCall, table: Tensor) -> None:
+    """Points the call at a bias by distance, `(B or 1, H or 1, Tq + Tk − 1)`."""
+    native.bias.table, (native.bias.table_batch, native.bias.head, _) = table.data_ptr(), shared_strides(table)
 
 
 def strided(x: Tensor) -> Strided:

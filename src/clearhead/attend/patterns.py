@@ -133,11 +133,25 @@ class padding(Pattern):
 class documents(Pattern):
     """Packed sequences: a query sees the keys of its own document. `ids (Tk,)` or `(B, Tk)`, in any order.
 
+    The queries are the last Tq of the keys, or have their own `query_ids (Tq,)` or `(B, Tq)`, as where packed texts
+    attend to packed memories that differ from them in length.
+
     >>> documents(torch.tensor([7, 7, 3, 7])).dense(4, 4)[0, 0, 0].int().tolist()
     [1, 1, 0, 1]
+    >>> documents(torch.tensor([0, 0, 1]), query_ids=torch.tensor([1, 0])).dense(2, 3)[0, 0].int().tolist()
+    [[0, 0, 1], [1, 1, 0]]
     """
 
-    ids: Int[Tensor, "Tk"] | Int[Tensor, "B Tk"]
+    ids: Integer[Tensor, "*B Tk"]
+    query_ids: Integer[Tensor, "*B Tq"] | None = None
+
+    def __post_init__(self) -> None:
+        for name, ids in (("ids", self.ids), ("query_ids", self.query_ids)):
+            if isinstance(ids, Tensor) and ids.dim() in (1, 2):
+                continue
+            if name == "ids" or ids is not None:
+                got = f"shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+                raise ClearheadError(f"documents: got {name} of {got}; expected a tensor (T,) or (B, T).")
 
     def _runs(self, Tq: int, Tk: int, device: torch.device) -> Runs:
         if torch.compiler.is_compiling():
@@ -146,12 +160,29 @@ class documents(Pattern):
                 "function and bring it: where(documents(ids).dense(Tq, Tk))."
             )
         ids = self.ids.to(device)
-        if ids.shape[-1] != Tk or Tq > Tk:
+        if ids.shape[-1] != Tk or (self.query_ids is None and Tq > Tk):
             raise ClearheadError(
                 f"documents: got ids for {ids.shape[-1]} keys in a call with Tq = {Tq}, Tk = {Tk}; expected one id "
-                "for each key, and queries that are the last Tq of them."
+                "for each key, and queries that are the last Tq of them, or have query_ids."
             )
-        batches = [_document_runs(row, Tq) for row in ids[None].flatten(0, -2)]
+        of_queries = ids[..., Tk - Tq :] if self.query_ids is None else self.query_ids.to(device)
+        if of_queries.shape[-1] != Tq:
+            raise ClearheadError(
+                f"documents: got query_ids for {of_queries.shape[-1]} queries in a call with Tq = {Tq}; "
+                "expected one id for each."
+            )
+        ids, of_queries = (x[None] if x.dim() == 1 else x for x in (ids, of_queries))
+        if len(ids) != len(of_queries) and 1 not in (len(ids), len(of_queries)):
+            raise ClearheadError(
+                f"documents: got ids of {len(ids)} sequences and query_ids of {len(of_queries)}; "
+                "expected as many of each, or 1."
+            )
+        B = len(ids) if len(of_queries) == 1 else len(of_queries)
+        if B == 0:
+            none = torch.full((0, 1, Tq, 1), Tk, device=device)
+            return Runs.of(none, none, Tk)
+        pairs = zip(ids.expand(B, -1), of_queries.expand(B, -1), strict=True)
+        batches = [_document_runs(*pair) for pair in pairs]
         most = max(start.shape[-1] for start, _ in batches)
         grown = [[torch.nn.functional.pad(t, (0, most - t.shape[-1]), value=Tk) for t in b] for b in batches]
         start, stop = (torch.stack(side)[:, None] for side in zip(*grown, strict=True))
@@ -357,8 +388,8 @@ def _four_dimensional(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "B H Tq Tk"]:
     return mask[(None,) * (4 - mask.dim())]
 
 
-def _document_runs(ids: Int[Tensor, " Tk"], Tq: int) -> tuple[Tensor, Tensor]:
-    """For the last Tq tokens, the runs of tokens with the same id, `(Tq, R)`."""
+def _document_runs(ids: Int[Tensor, " Tk"], of_queries: Int[Tensor, " Tq"]) -> tuple[Tensor, Tensor]:
+    """For each query, the runs of the keys with its id, `(Tq, R)`."""
     Tk = len(ids)
     names, code = ids.unique(return_inverse=True)
     _, lengths = code.unique_consecutive(return_counts=True)
@@ -367,7 +398,10 @@ def _document_runs(ids: Int[Tensor, " Tk"], Tq: int) -> tuple[Tensor, Tensor]:
     owner, order = code[start].sort(stable=True)
     nth = torch.arange(len(owner), device=ids.device) - torch.searchsorted(owner, owner)
     most = int(nth.max()) + 1 if len(nth) else 1
-    table = torch.full((2, max(len(names), 1), most), Tk, device=ids.device, dtype=torch.int64)
+    table = torch.full((2, len(names) + 1, most), Tk, device=ids.device, dtype=torch.int64)  # the last has no keys
     table[0, owner, nth] = start[order]
     table[1, owner, nth] = stop[order]
-    return table[0, code[Tk - Tq :]], table[1, code[Tk - Tq :]]
+    at = torch.searchsorted(names, of_queries.to(ids.dtype))
+    known = torch.cat([names, names[-1:]])[at] == of_queries if Tk else at < 0
+    at = at.masked_fill(~known, len(names))
+    return table[0, at], table[1, at]

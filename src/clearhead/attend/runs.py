@@ -117,8 +117,8 @@ class Runs:
         any batch or head, and whether the piece is whole: seen by all of them, so that it needs no mask.
         A piece that is not whole may hold keys that none of them sees.
         """
-        if self.queries == 0:
-            yield slice(0, 0), []
+        if self.start.numel() == 0:  # no queries, or none in an empty batch
+            yield slice(0, self.queries), []
             return
         # The last row stands in for those beyond the end: it changes neither a union nor an intersection.
         rows = torch.arange(-(-self.queries // height) * height, device=self.start.device)

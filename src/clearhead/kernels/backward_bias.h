@@ -1,7 +1,7 @@
 /* Gradients of biases: the scores' own, dS[key][query], summed over all pairs that share an entry.
  *
- *     by distance   dtable[h, i - j + Tk - 1]   a vector of queries lies along the table: one sum a key
- *     by pair       ddense[b, h, i, j]          turned to rows of keys; summed over the dimensions that it shares
+ *     by distance   dtable[b, h, i - j + Tk - 1]   a vector of queries lies along the table: one sum a key
+ *     by pair       ddense[b, h, i, j]             turned to rows of keys; summed over the dimensions that it shares
  *
  * Entries that belong to a tile of keys are added to while the tile is the task's own. Those that all tiles share, by
  * distance or by query alone, are summed up for each block first, and added when the task's turn to end has come.
@@ -29,7 +29,7 @@ inline Layout dense_layout(const Call& c) {
 /* Whether tasks of different batches or key heads add to the same entries. */
 inline bool bias_shared(const Call& c) {
     bool batches = c.B > 1, heads = c.K > 1;
-    return (c.dtable && (batches || (heads && !c.bias.head))) ||
+    return (c.dtable && ((batches && !c.bias.table_batch) || (heads && !c.bias.head))) ||
            (c.ddense && ((batches && !c.bias.batch) || (heads && !c.bias.dense_head)));
 }
 
@@ -54,7 +54,7 @@ inline void add_table_gradient(const Call& c, const Block& block, const BiasSums
         return;
     }
     for (int lane = n * W; lane < n * W + lanes_of(block, n); ++lane) {
-        float* entries = c.dtable + block.head[lane] * c.bias.head + block.query[lane] + c.Tk - 1 - tile.start;
+        float* entries = block.table(c.dtable, lane) + block.query[lane] + c.Tk - 1 - tile.start;
         for (int64_t j = span.start; j < stop; ++j) entries[-j] += dS[j * Q + lane];
     }
 }
@@ -111,7 +111,7 @@ inline BiasSums begin_bias(const Call& c, const Block& block, Arena& arena) {
 
 inline void end_bias(const Call& c, const Block& block, const BiasSums& sums) {
     if (c.dtable && sums.distance && sums.first < sums.last) {
-        float* entries = c.dtable + block.head[0] * c.bias.head + block.query[0] + c.Tk - 1 - sums.last;
+        float* entries = block.table(c.dtable, 0) + block.query[0] + c.Tk - 1 - sums.last;
         int64_t stop = block.count + sums.last - sums.first;
         /* The last tile may be longer than the keys are. */
         for (int64_t x = most(1, 1 + sums.last - c.Tk); x < stop; ++x) entries[x] += sums.distance[x];

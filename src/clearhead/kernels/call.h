@@ -26,10 +26,10 @@ typedef struct {
 
 /* What is added to the scores: by distance (table), or by pair (dense), or nothing. */
 typedef struct {
-    /* table[h * head + i - j + Tk - 1]: one entry a distance, (H or 1, Tq + Tk - 1), so that the queries of a
-     * vector, which follow one another, read entries that do too. */
+    /* table[b * table_batch + h * head + i - j + Tk - 1]: one entry a distance, (B or 1, H or 1, Tq + Tk - 1), so that
+     * the queries of a vector, which follow one another, read entries that do too. */
     const float* table;
-    int64_t head;
+    int64_t table_batch, head;
     /* dense: any of the types, any stride 0. */
     const void* dense;
     int64_t batch, dense_head, row, column;
@@ -72,7 +72,7 @@ typedef struct {
     const float* dlse; /* rows */
     Tensor dq, dk, dv; /* of the call's type */
     float* dsinks;     /* (H) */
-    float* dtable;     /* (H or 1, Tq + Tk - 1), of bias.table's head stride; zeroed by the caller */
+    float* dtable;     /* (B or 1, H or 1, Tq + Tk - 1), of bias.table's strides; zeroed by the caller */
     float* ddense;     /* contiguous over B, H, Tq, Tk, a size being 1 where bias.dense's stride is 0; zeroed too */
 
     /* a second pass over the scores, with probe.max_score and probe.peak known */

@@ -160,7 +160,7 @@ inline void finish_row(const Block& block, int lane, const Stretch& stretch, flo
         for (int64_t x = 0; x < count; x += W) store(s + x, tanh(load(s + x) / c.softcap) * c.softcap);
     if (c.bias.table) {
         int64_t back = block.position[lane] - c.past + c.Tk - 1 - stretch.start;
-        const float* entries = c.bias.table + block.head[lane] * c.bias.head + back;
+        const float* entries = block.table(c.bias.table, lane) + back;
         for (int64_t x = 0; x < count; ++x) s[x] += entries[-x];
     }
     if (c.bias.dense) {

@@ -158,9 +158,18 @@ inline void forward(const Call& c) {
 #endif
 }
 
-/* How many pairs the forward scores: whole tiles, and of cut ones the spans. */
+/* How many pairs the forward scores: whole tiles, and of cut ones the spans, without the keys that pad them. */
 inline int64_t work(const Call& c) {
     int64_t pairs = 0;
+    if (decodes(c)) { /* it scores what is seen, and nothing else */
+        for (int64_t b = 0; b < c.B; ++b)
+            for (int64_t h = 0; h < c.H; ++h)
+                for (int64_t x = 0; x < c.Tq * c.runs.R; ++x) {
+                    int64_t at = b * c.runs.batch + h * c.runs.head + x;
+                    pairs += most(c.runs.stop[at] - c.runs.start[at], 0);
+                }
+        return pairs;
+    }
     parallel(c.threads, count_blocks(c), [&](int64_t t) {
         Arena arena{static_cast<char*>(clearhead_scratch(block_bytes(c) + sizeof(Block)))};
         Block& block = *arena.take<Block>(1);
@@ -169,7 +178,8 @@ inline int64_t work(const Call& c) {
         for (Tile tile; next(block, tile);)
             for (int n = 0; n < block.vectors; ++n) {
                 Span seen = tile.whole ? Span{0, tile.stop - tile.start} : span(block, tile, n);
-                scored += (seen.stop - seen.start) * least(block.count - n * W, W);
+                int64_t keys = most(least(seen.stop, tile.stop - tile.start) - seen.start, 0);
+                scored += keys * least(block.count - n * W, W);
             }
         __atomic_add_fetch(&pairs, scored, __ATOMIC_RELAXED);
     });

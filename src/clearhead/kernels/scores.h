@@ -13,8 +13,7 @@ namespace clearhead::ISA {
 inline void add_table(const Block& block, const Tile& tile, int n, Span span, float* S) {
     const Call& c = *block.c;
     if (block.in_order && (n + 1) * W <= block.count) {
-        const float* entries =
-            c.bias.table + block.head[n * W] * c.bias.head + block.query[n * W] + c.Tk - 1 - tile.start;
+        const float* entries = block.table(c.bias.table, n * W) + block.query[n * W] + c.Tk - 1 - tile.start;
         for (int64_t j = span.start; j < span.stop; ++j) {
             if (tile.start + j >= c.Tk) break;
             float* s = S + j * Q + n * W;
@@ -26,7 +25,7 @@ inline void add_table(const Block& block, const Tile& tile, int n, Span span, fl
         for (int i = 0; i < W; ++i) {
             int lane = n * W + i;
             int64_t entry = block.query[lane] - (tile.start + j) + c.Tk - 1;
-            S[j * Q + lane] += c.bias.table[block.head[lane] * c.bias.head + entry];
+            S[j * Q + lane] += block.table(c.bias.table, lane)[entry];
         }
 }
 

@@ -56,6 +56,11 @@ struct Block {
     int64_t tile, last;     /* the walk: the next tile, and where it ends */
     int32_t touching, covering;
 
+    /* Where the table of a lane's head begins: bias.table itself, or its gradient. */
+    template <class T>
+    T* table(T* whole, int lane) const {
+        return whole + b * c->bias.table_batch + head[lane] * c->bias.head;
+    }
     int64_t row(int lane) const { return (b * c->H + head[lane]) * c->Tq + query_row(lane); }
     int64_t query_row(int lane) const { return place[lane]; }
 };

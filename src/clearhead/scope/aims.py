@@ -142,7 +142,7 @@ def _listed(keys: list[Int[Tensor, " _"]], runs: list[Runs]) -> tuple[Int[Tensor
 def of_text(call: Call, b: int) -> Call:
     """The call of one text of the batch."""
     q, k, v = (x[b : b + 1] for x in (call.q, call.k, call.v))
-    # Of a bias's tensors only a dense one, (B, H, Tq, Tk), has a batch.
+    # Of a bias's tensors only those of four dimensions have a batch: dense ones, and ALiBi's slopes.
     bias = tuple(x[b : b + 1] if x.dim() == 4 and len(x) > 1 else x for x in call.bias_weights)
     return replace(call, q=q, k=k, v=v, runs=_runs_of_text(call.runs, b), bias_weights=bias)
 

@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from clearhead.attend.biases import dense
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
@@ -94,7 +93,7 @@ def part_of(weights: Weights, batch: int, head: int | None = None) -> Weights:
         return own if own.shape[1] == 1 else own[:, heads]
 
     def of_bias(x: Tensor) -> Tensor:
-        if isinstance(call.bias, dense):
+        if x.dim() == 4:
             return of_each(x)
         return x if len(x) == 1 else x[heads]
 

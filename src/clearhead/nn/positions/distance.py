@@ -22,7 +22,7 @@ class Alibi(Position):
     def __init__(self, heads: int, *, learned: bool = False) -> None:
         super().__init__()
         with torch.device("cpu"):  # no checkpoint has them: they must be there even where weights wait to be loaded
-            slopes = torch.cat(alibi(heads).weights)
+            slopes = alibi(heads).weights[0].flatten()
         self.slopes = nn.Parameter(slopes) if learned else slopes  # no buffer: it would be cast with the weights
 
     def bias(self) -> Bias:
