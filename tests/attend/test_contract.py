@@ -279,7 +279,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"bias": ch.relative(torch.zeros(3, 9))},
         r"relative: got a table of shape \(3, 9\) for H = 4 heads; expected \(4, N\) or \(1, N\)",
     ),
-    ({"bias": ch.alibi(6)}, r"alibi: got \(6,\) slopes for H = 4 heads; expected \(4,\)"),
+    ({"bias": ch.alibi(6)}, r"alibi: got slopes of shape \(6,\) for \(B, H\) = \(2, 4\); expected one a head, \(4,\)"),
     ({"score": "cosine"}, r"score: got 'cosine'; expected 'scaled' \(q · k / √D, the default\), 'dot'"),
 ]
 REFUSED_SCORES: list[tuple[dict[str, Any], str]] = [

@@ -318,7 +318,7 @@ def _by_attention(
         k, v = (torch.cat([_gathered(x, row) for row in blocks]) if B else x[:0] for x in (k, v))
     k, v = k[:, :, :longest], v[:, :, :longest]
     if longest == min(seen.stop, default=0):
-        pattern = window_pattern(seen.left, seen.right)
+        pattern: Pattern = window_pattern(seen.left, seen.right)
         if any(seen.start):
             pattern = pattern & ~first(torch.tensor(seen.start, device=q.device))
         made = attention(q, k, v, pattern=pattern, bias=bias, **options)

@@ -16,4 +16,4 @@ def fingerprint(x: Tensor) -> bytes:
         if stride == 0 and size > 1:
             x = x.narrow(dim, 0, 1)
     bytes_of_it = x.cpu().resolve_neg().contiguous().flatten().view(torch.uint8).numpy()
-    return xxhash.xxh3_128_digest(bytes_of_it)
+    return xxhash.xxh3_128_digest(bytes_of_it)  # type: ignore[arg-type]  # NumPy's types know no Buffer in Python 3.11

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 from clearhead.attend.pattern import Pattern
-from clearhead.attend.runs import Runs
+from clearhead.attend.runs import Runs, runs_of_ids
 from clearhead.errors import ClearheadError
 
 Align = Literal["end", "start"] | int | Tensor
@@ -142,8 +142,8 @@ class documents(Pattern):
     [[0, 0, 1], [1, 1, 0]]
     """
 
-    ids: Integer[Tensor, "*B Tk"]
-    query_ids: Integer[Tensor, "*B Tq"] | None = None
+    ids: Integer[Tensor, "*Bk Tk"]
+    query_ids: Integer[Tensor, "*Bq Tq"] | None = None
 
     def __post_init__(self) -> None:
         for name, ids in (("ids", self.ids), ("query_ids", self.query_ids)):
@@ -182,7 +182,7 @@ class documents(Pattern):
             none = torch.full((0, 1, Tq, 1), Tk, device=device)
             return Runs.of(none, none, Tk)
         pairs = zip(ids.expand(B, -1), of_queries.expand(B, -1), strict=True)
-        batches = [_document_runs(*pair) for pair in pairs]
+        batches = [runs_of_ids(*pair) for pair in pairs]
         most = max(start.shape[-1] for start, _ in batches)
         grown = [[torch.nn.functional.pad(t, (0, most - t.shape[-1]), value=Tk) for t in b] for b in batches]
         start, stop = (torch.stack(side)[:, None] for side in zip(*grown, strict=True))
@@ -386,22 +386,3 @@ def _four_dimensional(mask: Bool[Tensor, "..."]) -> Bool[Tensor, "B H Tq Tk"]:
             "expected (Tq, Tk), (H, Tq, Tk) or (B, H, Tq, Tk)."
         )
     return mask[(None,) * (4 - mask.dim())]
-
-
-def _document_runs(ids: Int[Tensor, " Tk"], of_queries: Int[Tensor, " Tq"]) -> tuple[Tensor, Tensor]:
-    """For each query, the runs of the keys with its id, `(Tq, R)`."""
-    Tk = len(ids)
-    names, code = ids.unique(return_inverse=True)
-    _, lengths = code.unique_consecutive(return_counts=True)
-    stop = lengths.cumsum(0)
-    start = stop - lengths
-    owner, order = code[start].sort(stable=True)
-    nth = torch.arange(len(owner), device=ids.device) - torch.searchsorted(owner, owner)
-    most = int(nth.max()) + 1 if len(nth) else 1
-    table = torch.full((2, len(names) + 1, most), Tk, device=ids.device, dtype=torch.int64)  # the last has no keys
-    table[0, owner, nth] = start[order]
-    table[1, owner, nth] = stop[order]
-    at = torch.searchsorted(names, of_queries.to(ids.dtype))
-    known = torch.cat([names, names[-1:]])[at] == of_queries if Tk else at < 0
-    at = at.masked_fill(~known, len(names))
-    return table[0, at], table[1, at]

@@ -219,3 +219,22 @@ def _listed(start: Int[Tensor, "N R"], stop: Int[Tensor, "N R"]) -> list[list[tu
         [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
         for starts, stops in zip(start.tolist(), stop.tolist(), strict=True)
     ]
+
+
+def runs_of_ids(ids: Int[Tensor, " Tk"], of_queries: Int[Tensor, " Tq"]) -> tuple[Tensor, Tensor]:
+    """For each query, the runs of the keys with its id, `(Tq, R)`."""
+    Tk = len(ids)
+    names, code = ids.unique(return_inverse=True)
+    _, lengths = code.unique_consecutive(return_counts=True)
+    stop = lengths.cumsum(0)
+    start = stop - lengths
+    owner, order = code[start].sort(stable=True)
+    nth = torch.arange(len(owner), device=ids.device) - torch.searchsorted(owner, owner)
+    most = int(nth.max()) + 1 if len(nth) else 1
+    table = torch.full((2, len(names) + 1, most), Tk, device=ids.device, dtype=torch.int64)  # the last has no keys
+    table[0, owner, nth] = start[order]
+    table[1, owner, nth] = stop[order]
+    at = torch.searchsorted(names, of_queries.to(ids.dtype))
+    known = torch.cat([names, names[-1:]])[at] == of_queries if Tk else at < 0
+    at = at.masked_fill(~known, len(names))
+    return table[0, at], table[1, at]
