@@ -18,7 +18,7 @@ from clearhead.attend.api import (
     without_autocast,
 )
 from clearhead.attend.biases import Bias, dense
-from clearhead.attend.heard import listener
+from clearhead.attend.heard import listener, one_sequence
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import first, padding
 from clearhead.attend.patterns import window as window_pattern
@@ -322,12 +322,15 @@ def _by_attention(
         if any(seen.start):
             pattern = pattern & ~first(torch.tensor(seen.start, device=q.device))
         made = attention(q, k, v, pattern=pattern, bias=bias, **options)
-    elif bias is None and not probe:
+    elif bias is None and not probe and not listener():
         start, stop = (torch.tensor(x, device=q.device) for x in (seen.start, seen.stop))
         pattern = window_pattern(seen.left, seen.right, align=stop - Tq) & padding(stop) & ~first(start)
         made = attention(q, k, v, pattern=pattern, **options)
     else:  # where a query is counts for the bias and for the statistics
-        each = [_of_one(b, q, k, v, seen, bias, **options) for b in range(B)]
+        each = []
+        for b in range(B):
+            with one_sequence(b, B):
+                each.append(_of_one(b, q, k, v, seen, bias, **options))
         out, lse, *statistics = zip(*each, strict=True)
         joined = [
             Statistics(**{name: torch.cat([getattr(s, name) for s in all_]) for name in vars(all_[0])})

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, causal, padding
+from clearhead.attend.heard import listener
 from clearhead.errors import ClearheadError
 from clearhead.nn.caches.cache import FEW, Cache, positions
 from clearhead.nn.caches.sliding import Sliding
@@ -114,8 +115,9 @@ class MultiHeadLatentAttention(nn.Module):
         if cache is None:
             pattern = pattern if lengths is None else pattern & padding(lengths)
             out = self._apart(q, q_turned, c, k_turned, pattern)
-        elif T > FEW and not any(cache.counts) and not isinstance(cache, Sliding):
-            # A first text needs no absorbing, whose heads are wider; but of a window the cache itself knows.
+        elif T > FEW and not any(cache.counts) and not isinstance(cache, Sliding) and not listener():
+            # A first text needs no absorbing, whose heads are wider; but of a window the cache itself knows, and a
+            # watch goes on with the keys that the cache keeps.
             out = self._apart(q, q_turned, c, k_turned, pattern if lengths is None else pattern & padding(lengths))
             cache.write(torch.cat((c[:, None], k_turned), -1), c[:, None], lengths)
         else:

@@ -1,5 +1,6 @@
 """What one attention of a watched model showed, call by call."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
@@ -39,6 +40,10 @@ class Keys:
         self.whole = self._room[:, :, : k.shape[2]]
         return True
 
+    def crop(self, n: int) -> None:
+        """Forgets all but the first n."""
+        self.whole = self.whole[:, :, :n]
+
 
 @dataclass(eq=False)
 class Step:
@@ -55,6 +60,12 @@ class Step:
     """Which queries are no padding, likewise."""
     newest: Float[Tensor, "B K 1 D"]
     """The last key, by which a later step is known to go on from here."""
+    marks: Int[Tensor, "B n"]
+    """A number for each key that is new in this call, likewise."""
+    row: int | None = None
+    """Which sequence of the batch this is, where each attends alone."""
+    cache: "weakref.ref[object] | None" = None
+    """What the model keeps its keys in."""
     summary: Summary | None = None
     call: Call | None = None
     """The call without its keys, and without its queries if they are on disk; None where only statistics were kept."""
@@ -66,7 +77,8 @@ class Step:
     @property
     def v(self) -> Float[Tensor, "B K Tk Dv"] | None:
         """The values, if they were kept."""
-        return self.file.read("v") if self.file is not None and self.file.has_values else self.values
+        values = self.file.read("v") if self.file is not None and self.file.has_values else self.values
+        return None if values is None else values[:, :, : self.shape[3]]
 
     @property
     def weights(self) -> Weights:
@@ -75,7 +87,7 @@ class Step:
             raise ClearheadError(
                 "the watch kept statistics only, so weights can't be made again; watch with keep='qk' to see rows."
             )
-        q = self.call.q if self.file is None else self.file.read("q")
+        q = self.call.q if self.file is None else self.file.read("q")[:, :, : self.shape[2]]
         k = self.keys.whole[:, :, : self.shape[3]]
         return Weights.made(replace(self.call, q=q, k=k, v=k[..., :0]), self.statistics)
 

@@ -22,9 +22,11 @@ from clearhead.scope.copying import Copying
 from clearhead.scope.interface import Asked
 from clearhead.scope.layer import Keys, Layer, Step, summarise
 from clearhead.scope.masks import MaskReader
+from clearhead.scope.sequences import continued, real_keys
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.store import KeysOnDisk, Store
 from clearhead.scope.tally import Tally
+from clearhead.scope.tokens import marks, reference_to
 from clearhead.scope.trimming import Trimmer
 
 Keep = Literal["qk", "statistics"]
@@ -74,7 +76,7 @@ class Record:
         """Modules that look like attentions and ran, but in which none was seen."""
         self._layers: dict[str, Layer] = {}
         self._masks = MaskReader()
-        self._now: Counter[str] = Counter()
+        self._now: Counter[tuple[str, int | None]] = Counter()
         self._step = -1
         self._trimmer = Trimmer()
 
@@ -165,7 +167,7 @@ class Record:
             self.in_full.append(sighting.name)
         layer = self._layer(sighting)
         B, H, Tq, Tk = *call.q.shape[:3], call.k.shape[2]
-        sequence = _continued(layer, call)
+        sequence = continued(layer, call, sighting)
         before = sequence[-1] if sequence else None
         scores = sighting.scores
         kept = self._kept(sighting.asked) if scores is None else Kept.of_scores(scores, self.keep == "qk")
@@ -177,9 +179,12 @@ class Record:
             shape=(B, H, Tq, Tk),
             ids_q=sighting.ids_q,
             ids_k=sighting.ids_k,
-            real=None if layer.kind == "cross" else _real_keys(sighting.valid, before, Tk),
+            real=real_keys(sighting, call, before),
             valid=sighting.valid,
             newest=call.k[:, :, -1:].clone(),
+            marks=marks(call.k[:, 0, max(Tk - Tq, 0) :]),
+            cache=reference_to(sighting.cache),
+            row=sighting.row,
         )
         if self.keep == "statistics":
             step.call, step.keys = _without_keys(call), Keys(call.k)
@@ -277,8 +282,8 @@ class Record:
         if sighting.step != self._step:
             self._step = sighting.step
             self._now.clear()
-        self._now[sighting.name] += 1
-        nth = self._now[sighting.name]
+        self._now[sighting.name, sighting.row] += 1
+        nth = self._now[sighting.name, sighting.row]
         name = sighting.name if nth == 1 else f"{sighting.name}#{nth}"
         if name not in self._layers:
             self._layers[name] = Layer(name, sighting.kind, sighting.layer, self.tokenizer)
@@ -293,31 +298,3 @@ class Record:
 def _without_keys(call: Call) -> Call:
     none = call.k.new_empty(*call.k.shape[:2], 0, call.k.shape[3])
     return replace(call, k=none, v=none)
-
-
-def _continued(layer: Layer, call: Call) -> list[Step]:
-    """The sequence that a call goes on with, or a new one.
-
-    It is the one whose newest key the call looks back at, whichever texts were read in between. A batch of
-    beams may come in another order.
-    """
-    back = call.past if layer.kind == "self" else call.k.shape[2]
-    if back > 0:
-        newest = call.k[:, None, :, back - 1 : back]
-        for sequence in reversed(layer.sequences):
-            known = sequence[-1].newest
-            same = known.shape[1:] == newest.shape[2:] and (newest == known).flatten(2).all(-1).any(1).all()
-            if same and (layer.kind == "self" or sequence[-1].shape[3] == back):
-                return sequence
-    return []
-
-
-def _real_keys(valid: Tensor | None, before: Step | None, Tk: int) -> Tensor | None:
-    """Which keys are no padding: those of this call's queries, after those that were known."""
-    if valid is None or valid.shape[1] == Tk:
-        return valid
-    known = None if before is None else before.real
-    missing = Tk - valid.shape[1]
-    if known is None or known.shape[1] != missing:
-        known = valid.new_ones(valid.shape[0], missing)
-    return torch.cat([known, valid], 1)

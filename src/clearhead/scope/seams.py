@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.attend import reference
 from clearhead.attend.call import Call
+from clearhead.attend.heard import Row, current_row
 from clearhead.attend.overrides import called_by, overriding
 from clearhead.scope import interface, multihead
 from clearhead.scope.accelerate import accelerated
@@ -275,12 +276,12 @@ class Seams(TorchFunctionMode):
         **shown: Any,
     ) -> None:
         """Passes on what was shown, with whose it is and which tokens it is about."""
-        frame = self.attention
+        frame, row = self.attention, current_row()
         self.seen |= {outer.name for outer in self.running.stack}
         if any(isinstance(x, Tensor) and x.is_meta for x in shown.values()):
             self.on_meta = True
             return
-        ids_q, ids_k, padding = self._tokens(kind, *shape, shown.get("k") if self.is_chosen else None)
+        ids_q, ids_k, padding = self._tokens(kind, *shape, shown.get("k") if self.is_chosen else None, row)
         if not self.is_chosen:
             return
         self.noted += 1
@@ -290,20 +291,25 @@ class Seams(TorchFunctionMode):
                 layer=self._numbers.setdefault(frame.name, len(self._numbers)),
                 kind=kind,
                 step=self.running.step,
+                row=None if row is None else row.index,
                 ids_q=ids_q,
                 ids_k=ids_k,
+                cache=self.running.cache,
                 valid=padding if valid is None else valid,
                 **shown,
             )
         )
 
     def _tokens(
-        self, kind: str, B: int, Tq: int, Tk: int, k: Tensor | None
+        self, kind: str, B: int, Tq: int, Tk: int, k: Tensor | None, row: Row | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The tokens at the queries and at the keys, and which queries are no padding; None if not known."""
         reader, ids, valid = self.running.reading()
+        if row is not None:
+            ids, valid = _of_row(ids, row, Tq), _of_row(valid, row, Tq)
         ids_q = ids if ids is not None and ids.shape == (B, Tq) else None
         if valid is not None:
+            valid = valid[:, : self._written(Tq, valid.shape[1])]  # a mask may have room for tokens to come
             fits = valid.shape == (B, Tq) or (ids_q is not None and valid.shape[1] > Tq)
             valid = valid[:, -Tq:] if fits else None
         if kind == "cross":
@@ -314,7 +320,7 @@ class Seams(TorchFunctionMode):
             self._memory.remember(reader, ids_q)
         if k is None:
             return ids_q, ids_q if Tq == Tk else None, valid
-        return ids_q, self._memory.extended(self.attention.name, ids_q, k), valid
+        return ids_q, self._memory.extended(self.attention.name, ids_q, k, row, self.running.cache), valid
 
 
 class Beneath(StandIn):
@@ -352,6 +358,11 @@ class Beneath(StandIn):
 def _by_reference(call: Call, asked: Asked, rows: Tensor) -> Tensor:
     """Some of a call's queries, from weights that are held."""
     return reference.forward(replace(call.take(rows), finite=False, dropout=0.0), False)[0].detach()
+
+
+def _of_row(x: Tensor | None, row: Row, Tq: int) -> Tensor | None:
+    """What concerns the first Tq tokens of one sequence, where x concerns all of the batch, padded on the right."""
+    return x[row.index : row.index + 1, :Tq] if x is not None and len(x) == row.batch else None
 
 
 def _wide(mask: Tensor | None) -> Tensor | None:

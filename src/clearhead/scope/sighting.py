@@ -27,6 +27,8 @@ class Sighting:
     kind: Literal["self", "cross"]
     step: int
     """Which call of the model inside the watch, from 0: generation with a cache makes one a token."""
+    row: int | None = None
+    """Which sequence of the batch this is, where sequences that differ in length attend one by one. B is then 1."""
 
     q: Float[Tensor, "B H Tq D"] | None = None
     k: Float[Tensor, "B K Tk D"] | None = None
@@ -57,6 +59,8 @@ class Sighting:
     ids_q: Int[Tensor, "B Tq"] | None = None
     ids_k: Int[Tensor, "B Tk"] | None = None
     """The tokens at the queries and at the keys; None where there are none, or where they are not known."""
+    cache: object = None
+    """Where the model keeps the keys and values of earlier tokens, if it was given that."""
     valid: Bool[Tensor, "B Tq"] | None = None
     """Which queries are no padding; None if nothing was said of padding."""
 

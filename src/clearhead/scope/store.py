@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ class OnDisk:
 
     path: Path
     has_values: bool = False
+    keys: int | None = None
+    """How many of its keys count; None is all."""
 
     def read(self, name: str) -> Tensor:
         """A tensor of it, as a map of the file: what isn't looked at isn't read, what is no longer held is let go."""
@@ -31,7 +33,7 @@ class OnDisk:
             raise ClearheadError(f"{self.path}, in which the watch stored q and k, is gone.")
         with safe_open(self.path, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
-        return tensor
+        return tensor if name != "k" or self.keys is None else tensor[:, :, : self.keys]
 
 
 @dataclass(eq=False)
@@ -47,6 +49,15 @@ class KeysOnDisk:
         """All of them."""
         parts = [file.read("k") for file in self.files]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def crop(self, n: int) -> None:
+        """Forgets all but the first n, which end among those of the last file."""
+        if self.known is None:
+            return
+        *earlier, last = self.files
+        dropped = self.known.shape[1] - n
+        self.files = [*earlier, replace(last, keys=last.read("k").shape[2] - dropped)]
+        self.known = self.known[:, :n]
 
     def new(self, k: Float[Tensor, "B K Tk D"]) -> Float[Tensor, "B K n D"] | None:
         """What a longer version of itself has more; None if k is something else. It is then known."""

@@ -1,5 +1,6 @@
 """Which tokens an attention's queries and keys stand at."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from clearhead.attend.heard import Row
 
 TOKENS = ("input_ids", "idx", "tokens", "token_ids")
 """What models call the argument that holds their tokens."""
@@ -43,7 +46,7 @@ class Text:
     valid: Bool[Tensor, "B Tk"] | None
     """Which tokens are no padding, the cached ones included."""
     cache: object
-    """Keys and values of earlier tokens, as Transformers keeps them."""
+    """Keys and values of earlier tokens, as Transformers keeps them; of our own models, those of the first layer."""
     is_open: bool
     """Whether the tokens, if they are not here, may be those of an outer module."""
 
@@ -55,6 +58,9 @@ class Text:
         embedded = arguments.tensor("inputs_embeds") is not None
         signal = any(arguments.tensor(name) is not None for name in SIGNALS)
         cache = arguments.get("past_key_values")
+        caches = arguments.get("caches")
+        if cache is None and isinstance(caches, Sequence) and caches:
+            cache = caches[0]
         # An encoder–decoder holds two texts: its encoder and its decoder are given theirs.
         if "decoder_input_ids" in arguments.names:
             return Text(None, None, cache, is_open=False)
@@ -73,12 +79,51 @@ def _is_whole(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
+@dataclass(frozen=True, eq=False)
+class _Cached:
+    """The keys that an attention had in one call, as numbers, and their tokens."""
+
+    keys: Int[Tensor, "B T"]
+    ids: Int[Tensor, "B T"]
+    cache: "weakref.ref[object] | None"
+    row: int | None
+
+    def before(self, keys: Int[Tensor, "B n"]) -> Int[Tensor, "B n"] | None:
+        """The tokens of these keys, each row of which is the beginning or the end of one of these; else None."""
+        n, T = keys.shape[1], self.keys.shape[1]
+        for start in (0, T - n) if n <= T else ():
+            kept = slice(start, start + n)
+            same = (keys[:, None] == self.keys[None, :, kept]).all(-1)
+            if same.any(1).all():
+                return self.ids[same.int().argmax(1), kept]
+        return None
+
+    def is_of(self, cache: object, row: int | None, B: int, T: int) -> bool:
+        """Whether it is what that cache held when it was T tokens long."""
+        return self.ids.shape == (B, T) and is_same(self.cache, cache) and self.row == row
+
+
+def reference_to(cache: object) -> "weakref.ref[object] | None":
+    """A cache, by which it is known again and not kept alive; None where there is none that can be known again."""
+    try:
+        return None if cache is None else weakref.ref(cache)
+    except TypeError:  # a tuple of tensors, as older models pass it
+        return None
+
+
+def is_same(known: "weakref.ref[object] | None", cache: object) -> bool:
+    """Whether that is the cache."""
+    return known is not None and cache is not None and known() is cache
+
+
 class Memory:
     """The tokens of keys that were computed before: those in a cache, and those of an encoder."""
 
     def __init__(self) -> None:
-        self._cached: dict[str, tuple[Tensor, Tensor]] = {}
+        self._cached: dict[str, list[_Cached]] = {}
         self._read: dict[str, Tensor] = {}
+        self._most = 1
+        """How many calls of an attention are remembered: as many as a batch has had sequences that attend alone."""
 
     def remember(self, reader: str, ids: Int[Tensor, "B T"]) -> None:
         """Notes what a module of the model is reading."""
@@ -92,28 +137,36 @@ class Memory:
                 return ids.repeat_interleave(batch // ids.shape[0], 0)  # generation repeats a text for each beam
         return None
 
-    def extended(self, name: str, ids: Int[Tensor, "B Tq"], k: Float[Tensor, "B K Tk D"]) -> Int[Tensor, "B Tk"] | None:
+    def extended(
+        self,
+        name: str,
+        ids: Int[Tensor, "B Tq"],
+        k: Float[Tensor, "B K Tk D"],
+        row: Row | None = None,
+        cache: object = None,
+    ) -> Int[Tensor, "B Tk"] | None:
         """The tokens at the keys of a self-attention: the last Tq are new, the others were cached.
 
-        What became of the cache in between isn't told: beams are reordered, tails cropped, windows slid. But
-        the cached keys tell themselves: they are looked for among those that this attention had last time.
+        Nothing says what happened to the cache in between: beams are reordered, tails cropped, windows slid. So the
+        cached keys are looked for, by their bits, among those that this attention had last time: in one batch, or
+        in one sequence after the other. A cache that rounds its keys has others, but is the same and as long.
         """
         keys, cached = marks(k[:, 0]), k.shape[2] - ids.shape[1]
+        known = self._cached.setdefault(name, [])
         tokens = ids if cached == 0 else None
-        if cached > 0 and name in self._cached:
-            old_keys, old_ids = self._cached[name]
-            for start in (0, old_ids.shape[1] - cached):
-                if not 0 <= start <= old_ids.shape[1] - cached:
-                    continue
-                kept = slice(start, start + cached)
-                same = (keys[:, None, :cached] == old_keys[None, :, kept]).all(-1)
-                if same.any(1).all():
-                    tokens = torch.cat([old_ids[same.int().argmax(1), kept], ids], 1)
+        of_row = None if row is None else row.index
+        if cached > 0:
+            found = ((old, old.before(keys[:, :cached])) for old in known)
+            same = ((old, old.ids) for old in known if old.is_of(cache, of_row, len(ids), cached))
+            for old, before in (*found, *same):
+                if before is not None:
+                    tokens = torch.cat([before, ids], 1)
+                    known.remove(old)
                     break
-        if tokens is None:
-            self._cached.pop(name, None)
-        else:
-            self._cached[name] = keys, tokens
+        if tokens is not None:
+            known.append(_Cached(keys, tokens, reference_to(cache), of_row))
+        self._most = max(self._most, 1 if row is None else row.batch)
+        del known[: -self._most]
         return tokens
 
 

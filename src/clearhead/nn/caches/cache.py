@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.attend import Pattern, Runs, attention, causal, decode, dense, window
+from clearhead.attend.heard import listener, one_sequence
 from clearhead.errors import ClearheadError
 from clearhead.nn.caches.rows import Rows, Slots
 
@@ -41,6 +42,7 @@ class Cache(ABC):
 
     def __init__(self) -> None:
         self._counts: list[int] = []
+        self._one_by_one = False
 
     @property
     def counts(self) -> list[int]:
@@ -134,8 +136,13 @@ class Cache(ABC):
         whole, first = not fresh or min(fresh) == T, not any(self.counts)
         self.write(k, v, new)
         out: Tensor
+        watched = listener() is not None
+        if watched:  # once apart, sequences stay so: each is then watched from its first token to its last
+            self._one_by_one = self._one_by_one or not (whole and is_even(self.kept))
         few = T <= FEW and (whole or T == 1) and q.device.type == "cpu" and not torch.is_grad_enabled()
-        if few and looks_back(pattern) and not isinstance(options.get("bias"), (Tensor, dense)):
+        if watched and self._one_by_one:
+            out = self._each_alone(q, (k, v) if first else self.read(), fresh, pattern, options)
+        elif few and looks_back(pattern) and not isinstance(options.get("bias"), (Tensor, dense)):
             w = pattern.left + 1 if isinstance(pattern, window) and pattern.left is not None else None
             out = self.decode(q, w, **options)
             out = out if whole else without_padding(out, fresh)
@@ -144,7 +151,7 @@ class Cache(ABC):
         elif whole and is_even(self.kept):
             out = attention(q, *self.read(), pattern=pattern, **options)
         else:
-            out = self._one_by_one(q, fresh, pattern, options)
+            out = self._each_alone(q, self.read(), fresh, pattern, options)
         return out
 
     def _back_to(self, counts: list[int]) -> None:
@@ -159,15 +166,22 @@ class Cache(ABC):
         lengths = None if is_even(self.kept) else torch.tensor(self.kept)
         return decode(q, *self.read(), lengths=lengths, window=window, **options)  # type: ignore[no-any-return]
 
-    def _one_by_one(
-        self, q: Float[Tensor, "B H T D"], fresh: list[int], pattern: Pattern, options: dict[str, Any]
+    def _each_alone(
+        self,
+        q: Float[Tensor, "B H T D"],
+        kept: tuple[Float[Tensor, "B K Tk D"], Float[Tensor, "B K Tk Dv"]],
+        fresh: list[int],
+        pattern: Pattern,
+        options: dict[str, Any],
     ) -> Float[Tensor, "B H T Dv"]:
-        """Attention of sequences that are unlike long, each over its own keys."""
-        keys, values = self.read()
-        rows = []
+        """Attention of sequences that differ in length, each over its own keys."""
+        keys, values = kept
+        rows, Dv = [], values.shape[3]
         for b, (n, Tk) in enumerate(zip(fresh, self.kept, strict=True)):
             one = (q[b : b + 1, :, :n], keys[b : b + 1, :, :Tk], values[b : b + 1, :, :Tk])
-            rows.append(F.pad(attention(*one, pattern=pattern, **options), (0, 0, 0, q.shape[2] - n)))
+            with one_sequence(b, len(fresh)):
+                made = attention(*one, pattern=pattern, **options) if n else q.new_empty(1, q.shape[1], 0, Dv)
+            rows.append(F.pad(made, (0, 0, 0, q.shape[2] - n)))
         return torch.cat(rows)
 
     def _next(
