@@ -5,7 +5,7 @@ once: behind the import of the module in which Transformers keeps its attention 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -32,7 +32,7 @@ def _register() -> None:
 class _Finder(MetaPathFinder):
     """Finds nothing itself, and registers when the module of Transformers' models has run."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Iterable[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec that the other finders give; of Transformers' models, one that registers afterwards."""
         if name != MODELS:
             return None

@@ -5,6 +5,7 @@ import weakref
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import nn
 from clearhead import ClearheadError, WatchWarning, attention, causal
 from clearhead.attend import library, native
 from clearhead.attend.backends import BACKENDS
-from clearhead.scope.layer import Keys
+from clearhead.scope.layer import Keys, Layer
 from clearhead.scope.record import Record
 from clearhead.scope.seams import DROPS, LEFT
 from clearhead.scope.sighting import Sighting
@@ -297,9 +298,56 @@ def test_the_table_has_a_row_a_head_and_is_a_dataframe_where_pandas_is(qkv):
     assert list(frame.columns) == list(rows[0]) and len(frame) == H
 
 
+@pytest.fixture
+def three(qkv):
+    record = Record()
+    for n in range(3):
+        record.add(replace(sighting(*(x + n for x in qkv), name=f"layers.{n}.attn"), layer=n))
+    return record
+
+
+def test_layers_and_heads_are_had_as_from_a_list(three):
+    layers = three.layers
+    assert list(three) == layers and [layer.name for layer in three] == [f"layers.{n}.attn" for n in range(3)]
+    assert "layers.1.attn" in three and layers[1] in three
+    assert "layers.3.attn" not in three and Layer("layers.0.attn", "self", 0) not in three and 0 not in three
+    assert three[0:2] == layers[:2] and three[::-1] == layers[::-1]
+    for several in ([0, 2], [0, "layers.2.attn"], torch.tensor([0, 2]), np.array([0, -1]), range(0, 3, 2)):
+        assert three[several] == [layers[0], layers[2]]
+    for one in (np.int64(1), np.int32(-2), torch.tensor(1), torch.tensor(-2)):
+        assert three[one] is layers[1]
+    for chosen in (three[1, 3], three["layers.1.attn", -1], three[np.int64(1), torch.tensor(3)]):
+        assert chosen.layer is layers[1] and chosen.number == 3
+    head = three[1, 3]
+    assert torch.equal(head.rows([2, -1], batch=1), layers[1].rows([2, -1], head=3, batch=1))
+    assert torch.equal(head.top(2)[0], layers[1].top(2)[0][:, 3])
+    assert torch.equal(head.statistics.entropy, layers[1].statistics.entropy[:, 3:])
+    line = next(row for row in three.heads(pandas=False) if (row["layer"], row["head"]) == (1, 3))
+    assert head.summary["entropy"] == line["entropy"]
+
+
+def test_queries_heads_and_texts_may_be_any_whole_numbers_or_a_slice(three):
+    layer = three[0]
+    expected = layer.rows([0, 1, 2], head=1)
+    for i in (slice(0, 3), range(3), np.arange(3), torch.arange(3), [np.int64(0), torch.tensor(1), 2]):
+        assert torch.equal(layer.rows(i, head=np.int64(1), batch=torch.tensor(0)), expected)
+        assert torch.equal(layer.weights.rows(i, head=1), expected)
+    assert torch.equal(layer.rows(slice(None, None, -1)), layer.rows(range(T)).flip(1))
+    assert layer.sequence(np.int64(0)).name == layer.name
+
+
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
+        (lambda r: r[True], "True is no layer; expected a number, the name of a module, a slice or a list"),
+        (lambda r: r[[0, True]], "True is no layer"),
+        (lambda r: r[np.bool_(False)], "is no layer"),
+        (lambda r: r[1.0], "1.0 is no layer"),
+        (lambda r: r[0, H], f"head of layers.0.attn: got {H}, but there are {H}, counted from 0"),
+        (lambda r: r[0, True], "head of layers.0.attn: got True, expected whole numbers"),
+        (lambda r: r[0].rows([0, True]), "query i of layers.0.attn: got True, expected whole numbers"),
+        (lambda r: r[0].rows(True), "expected whole numbers"),
+        (lambda r: r[0].sequence(True), "there is no True"),
         (lambda r: r["layers.9"], "no attention named 'layers.9' was seen; there are: layers.0.attn."),
         (lambda r: r[3], "there is no layer 3: 1 attentions were seen"),
         (lambda r: r[0].rows([T]), f"query i of layers.0.attn: got {T}, but there are {T}, counted from 0"),

@@ -270,7 +270,6 @@ def test_a_softmax_is_seen_however_it_is_spelt(softmax, see, weights_of):
     [
         lambda x: x.unflatten(-1, (2, 4)),  # (B, T, H, band), as Longformer's
         lambda x: split(x),  # (B, H, T, D)
-        lambda x: (split(x) @ split(x).mT).flatten(0, 1),  # (B · H, T, T)
         lambda x: split(x)[:, :1] @ split(x).mT[:, :1],  # one head of two
     ],
 )
@@ -281,16 +280,49 @@ def test_a_softmax_of_another_shape_is_not_taken_for_attention(scores, see):
     assert seen == []
 
 
-def test_longformers_band_is_not_misread_where_its_tokens_are_as_many_as_its_heads(see):
-    config = transformers.LongformerConfig(
+@pytest.mark.parametrize("T", [4, 12])  # of 4, the tokens are as many as the heads
+def test_longformers_band_is_seen_at_the_keys_that_it_stands_for(T, see, weights_of):
+    model = transformers.LongformerModel(longformer()).eval()
+    ids = torch.randint(3, 60, (2, T))
+    with torch.no_grad(), see(model) as seen:
+        bands = model(ids, output_attentions=True).attentions
+    assert [s.name for s in seen] == ["encoder.layer.0.attention.self", "encoder.layer.1.attention.self"]
+    i, c = torch.arange(T)[:, None], torch.arange(5)
+    j = i + c - 2
+    inside = ((j >= 0) & (j < T)).expand(2, 4, -1, -1)
+    for s, band in zip(seen, bands, strict=True):
+        at_the_keys = weights_of(s).gather(-1, j.clamp(0, T - 1).expand(2, 4, -1, -1))
+        torch.testing.assert_close(at_the_keys[inside].float(), band[inside])
+
+
+def test_longformers_global_tokens_are_not_passed_off_as_a_band(see):
+    model, ids = transformers.LongformerModel(longformer()).eval(), torch.randint(3, 60, (2, 8))
+    globally = torch.zeros_like(ids)
+    globally[:, 0] = 1
+    with pytest.raises(ClearheadError, match=r"no attention was seen. Unseen ran encoder"), see(model) as seen:
+        model(ids, global_attention_mask=globally)
+    assert seen.unseen == ["encoder.layer.0.attention.self", "encoder.layer.1.attention.self"]
+
+
+def longformer():
+    return transformers.LongformerConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, vocab_size=60,
         attention_window=4,
     )  # fmt: skip
-    model = transformers.LongformerModel(config).eval()
-    said = "encoder.layer.0.attention.self, encoder.layer.1.attention.self"
-    with pytest.raises(ClearheadError, match=f"no attention was seen. Unseen ran {said}"), see(model) as seen:
-        model(torch.randint(3, 60, (2, 4)))
-    assert seen.unseen == said.split(", ")
+
+
+def test_a_softmax_over_heads_in_the_batch_is_seen_with_a_cache_too(see, weights_of):
+    config = transformers.XGLMConfig(
+        d_model=32, num_layers=2, attention_heads=4, ffn_dim=32, vocab_size=60, pad_token_id=1
+    )
+    model, ids = transformers.XGLMForCausalLM(config).eval(), torch.randint(3, 60, (2, 9))
+    with torch.no_grad(), see(model) as seen:
+        first = model(ids[:, :8], use_cache=True)
+        last = model(ids[:, 8:], past_key_values=first.past_key_values, output_attentions=True)
+        whole = model(ids, output_attentions=True)
+    assert [s.scores.shape for s in seen[::2]] == [(2, 4, 8, 8), (2, 4, 1, 9), (2, 4, 9, 9)]
+    for s, expected in zip(seen[2:], (*last.attentions, *whole.attentions), strict=True):
+        torch.testing.assert_close(weights_of(s).float(), expected)
 
 
 def test_attention_of_two_and_three_axes_is_seen_too(see, weights_of):

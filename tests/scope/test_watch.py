@@ -4,6 +4,7 @@ import re
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ def test_a_model_with_longformers_band_is_not_shown_as_if_all_were_seen(see):
             self.last = nn.MultiheadAttention(32, 4, batch_first=True)
 
         def forward(self, input_ids):
-            x = self.long(input_ids)[0]
+            globally = (torch.arange(input_ids.shape[1]) == 0).int()[None]
+            x = self.long(input_ids, global_attention_mask=globally)[0]
             return self.last(x, x, x)
 
     model = Two().eval()
@@ -77,6 +79,124 @@ def test_a_watch_of_a_model_without_attention_says_so(model, see):
         model(X)
 
 
+class MHSA(nn.Module):
+    """An attention whose class does not say so: by softmax, or by hand, which nobody can see."""
+
+    def __init__(self, hidden=False):
+        super().__init__()
+        self.qkv, self.hidden = nn.Linear(8, 24), hidden
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.mT / 2
+        w = scores.exp() / scores.exp().sum(-1, keepdim=True) if self.hidden else F.dropout(scores.softmax(-1), 0.0)
+        return (w @ v).transpose(1, 2).flatten(2)
+
+
+class OneHead(nn.Module):
+    """Attention of one head, over three axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.einsum("bij,bjd->bid", torch.softmax(self.a(x) @ self.b(x).mT, -1), x)
+
+
+@pytest.mark.parametrize("kind", [MHSA, OneHead])
+def test_an_attention_is_known_by_its_softmax_and_the_product_after_it(kind, see, weights_of):
+    model = nn.Sequential(kind(), kind())
+    with see(model) as seen:
+        model(X)
+        x = model[0](X)
+    assert [(s.name, s.layer, s.step) for s in seen] == [("0", 0, 0), ("1", 1, 0), ("0", 0, 1)]
+    if kind is OneHead:
+        torch.testing.assert_close(weights_of(seen[2])[:, 0].float() @ X, x)
+
+
+def test_a_softmax_without_a_product_is_none_of_an_attention(see):
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * x[..., :5].softmax(-1).mean()
+
+    model = nn.Sequential(Gate(), Attention())
+    with see(model) as seen:
+        model(X)
+    assert [s.name for s in seen] == ["1"]
+
+
+@pytest.mark.parametrize("place", ["projections", "name", "sibling"])
+def test_an_attention_that_is_named_otherwise_does_not_run_unseen_in_silence(place, see):
+    class A(nn.Module):
+        def __init__(self, hidden):
+            super().__init__()
+            self.one, self.two, self.hidden = nn.Linear(8, 8), nn.Linear(8, 8), hidden
+
+        def forward(self, x):
+            if self.hidden:
+                return (self.one(x) @ self.two(x).mT).exp() @ x
+            return F.scaled_dot_product_attention(self.one(x), self.two(x), x)
+
+    class Layer(nn.Module):
+        def __init__(self, hidden):
+            super().__init__()
+            if place == "name":
+                self.attn_b = A(hidden)
+            else:
+                self.mix = MHSA(hidden) if place == "projections" else A(hidden)
+
+        def forward(self, x):
+            return next(self.children())(x)
+
+    hidden = (False, True) if place == "sibling" else (True,)
+    model = nn.Sequential(Attention(), *map(Layer, hidden))
+    unseen = {"name": "1.attn_b", "projections": "1.mix", "sibling": "2.mix"}[place]
+    with pytest.warns(WatchWarning, match=f"Some attentions of Sequential ran unseen: {unseen}. "), see(model) as seen:
+        model(X)
+    assert seen.unseen == [unseen]
+
+
+class Layers(nn.Module):
+    """Attentions in a row, one of which is passed over."""
+
+    def __init__(self, skipped=None):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ModuleDict({"attention": Attention()}) for _ in range(3))
+        self.other, self.skipped = Attention(), skipped
+
+    def forward(self, x):
+        for n, layer in enumerate(self.layers):
+            x = x if n == self.skipped else layer["attention"](x)
+        return x
+
+
+def test_a_layer_that_was_bypassed_is_named_in_a_warning(see):
+    model = Layers(skipped=1)
+    said = "Some layers of Layers did not run, though others like them did, .* called: layers.1.attention. expect="
+    with pytest.warns(WatchWarning, match=said), see(model) as seen:
+        model(X)
+    assert seen.unseen == [] and len(seen) == 2
+
+
+def test_what_is_not_as_many_attentions_as_were_expected_is_an_error(see):
+    model = Layers()
+    with see(model, expect=3) as seen:
+        model(X)
+        model(X)
+    assert len(seen) == 6
+    with pytest.raises(ClearheadError, match=r"3 attentions were seen, but expect=4. Seen: layers.0.attention, "):
+        run(see(model, expect=4), model)
+    for wrong in (0, True):
+        with pytest.raises(ClearheadError, match=r"expect: got .*, expected the number of attentions"):
+            see(model, expect=wrong)
+
+
+def run(watch, model):
+    with watch:
+        model(X)
+
+
 # Which layers
 
 
@@ -86,6 +206,8 @@ def test_layers_are_chosen_by_number_or_by_name(see):
         (None, {"a.0": 0, "a.1": 1, "b.0": 2}),
         (1, {"a.1": 1}),
         (-1, {"b.0": 2}),
+        (torch.tensor(-1), {"b.0": 2}),
+        (np.array([1, 2]), {"a.1": 1, "b.0": 2}),
         ("a", {"a.0": 0, "a.1": 1}),
         (["a.1", 2], {"a.1": 1, "b.0": 2}),
         (["ModuleDict"], {"a.0": 0, "a.1": 1, "b.0": 2}),
@@ -95,7 +217,7 @@ def test_layers_are_chosen_by_number_or_by_name(see):
         assert {s.name: s.layer for s in seen} == expected
 
 
-@pytest.mark.parametrize("layer", [2, -3, "layers", ""])
+@pytest.mark.parametrize("layer", [2, -3, "layers", "", True])
 def test_a_layer_that_is_not_there_is_refused_before_anything_runs(layer, see):
     model = nn.Sequential(Attention(), Attention())
     said = f"Sequential has no layer {layer!r}. It has 2 attentions, from 0: 0, 1. A layer is such a number, or the"

@@ -31,7 +31,7 @@ def listener() -> Listener | None:
 class Row(NamedTuple):
     """One sequence of a batch."""
 
-    index: int
+    number: int
     batch: int
     """B, of all of them."""
 
@@ -44,13 +44,13 @@ _current = _Current()
 
 
 @contextmanager
-def one_sequence(index: int, batch: int) -> Iterator[None]:
+def one_sequence(number: int, batch: int) -> Iterator[None]:
     """In this block, in this thread, each attention is that of one sequence of a batch, at its own positions.
 
     Sequences that differ in length are computed so while somebody listens: query row r of each is then at position
     Tk − Tq + r of its own keys, which one call for the whole batch could not say.
     """
-    before, _current.row = _current.row, Row(index, batch)
+    before, _current.row = _current.row, Row(number, batch)
     try:
         yield
     finally:

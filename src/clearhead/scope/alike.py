@@ -11,8 +11,8 @@ from torch import Tensor
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, layers_of_one_text, same_text
 from clearhead.scope.clusters import Merge, cut, in_plane, merges
+from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer
-from clearhead.scope.weights import indices
 
 QUERIES = 128
 """How many queries are compared unless said."""

@@ -9,8 +9,9 @@ from torch import Tensor
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
+from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer, Step
-from clearhead.scope.weights import Weights, indices
+from clearhead.scope.weights import Weights
 
 
 @runtime_checkable

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, each, layers_of_one_text, only_step, part_of
-from clearhead.scope.weights import Weights, indices
+from clearhead.scope.indexing import indices
+from clearhead.scope.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)

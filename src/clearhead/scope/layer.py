@@ -1,9 +1,8 @@
 """What one attention of a watched model showed, call by call."""
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,10 +12,11 @@ from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope import words
+from clearhead.scope.indexing import Indices, indices, whole_number
 from clearhead.scope.pieces import WordWeights, word_weights, words_of
 from clearhead.scope.store import KeysOnDisk, OnDisk
 from clearhead.scope.summary import Summary
-from clearhead.scope.weights import Weights, indices
+from clearhead.scope.weights import Weights
 
 
 @dataclass(eq=False)
@@ -127,11 +127,12 @@ class Layer:
         steps = self._only
         return sum(step.shape[2] for step in steps), max(step.shape[3] for step in steps)
 
-    def sequence(self, n: int) -> "Layer":
+    def sequence(self, n: SupportsIndex) -> "Layer":
         """What the layer showed of the n-th text alone."""
-        if not -len(self.sequences) <= n < len(self.sequences):
+        number = whole_number(n)
+        if number is None or not -len(self.sequences) <= number < len(self.sequences):
             raise ClearheadError(f"{self.name} saw {len(self.sequences)} sequences, counted from 0; there is no {n}.")
-        return replace(self, sequences=[self.sequences[n]])
+        return replace(self, sequences=[self.sequences[number]])
 
     @property
     def _only(self) -> list[Step]:
@@ -156,7 +157,7 @@ class Layer:
         whole = {f.name: torch.cat([getattr(s, f.name) for s in steps], 2) for f in fields(Statistics)}
         return Statistics(**whole | {"peak_at": whole["peak_at"].long()})
 
-    def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
+    def rows(self, i: Indices, head: SupportsIndex | None = None, batch: SupportsIndex = 0) -> Tensor:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         steps = self._only
         Tq, Tk = self.lengths
@@ -196,7 +197,7 @@ class Layer:
             return words.texts(None, None, past + length)[past:]
         return words.texts(self.tokenizer, None if ids is None else ids[batch], length)
 
-    def words(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> WordWeights:
+    def words(self, i: Indices, head: SupportsIndex | None = None, batch: SupportsIndex = 0) -> WordWeights:
         """The weights of words: of the words i, counted from 0, a row over all words, for one head or for all.
 
         A word's tokens are summed where it is looked at, averaged where it looks (Clark et al. 2019). `words([])`

@@ -18,6 +18,11 @@ from clearhead.scope.tokens import Arguments, Text
 ATTENTION = re.compile("attention|attn", re.IGNORECASE)
 CROSS = re.compile(r"cross_?att|encdecatt|encoder_attn|multihead_attn|attention_?pool", re.IGNORECASE)
 
+APART = ({"q", "k", "v"}, {"query", "key", "value"}, {"queries", "keys", "values"})
+JOINED = {"qkv", "kqv", "query_key_value", "c_attn"}
+"""What projections of queries, keys and values are called, without what is put before or behind."""
+_AFFIX = re.compile(r"^(to_?|w_?|linear_?|lin_?|proj_?|fc_?)(?=[qkv])|_?(proj|projection|lin|linear|layer|net)$")
+
 
 def class_name(module: nn.Module) -> str:
     """The name of the module's class; of the class it was scripted from, if it was."""
@@ -53,6 +58,55 @@ def attentions_among(names: Mapping[nn.Module, str]) -> list[str]:
         if looks(module) and not any(looks(inner) for inner in module.modules() if inner is not module)
     ]
     return list(dict.fromkeys(found))
+
+
+def suspects(names: Mapping[nn.Module, str], shown: set[str]) -> list[str]:
+    """The names of further modules that may attend, though their class is not named so.
+
+    They hold projections of queries, keys and values; or are held under a name of an attention and have several
+    matrices; or are of the class of one of `shown`, that was seen to attend, and stand at the same place as it in
+    another layer. None is inside of a module that is named an attention, or around one, or inside another of these.
+    """
+    named = {module for module in names if ATTENTION.search(class_name(module))}
+    inside = {inner for module in named for inner in module.modules()}
+    places = {(type(module), _numberless(name)) for module, name in names.items() if name in shown}
+    found: dict[nn.Module, str] = {}
+    for module, name in names.items():
+        is_leaf = type(module).__module__.startswith("torch.nn.")
+        if module in inside or is_leaf or any(inner in named for inner in module.modules()):
+            continue
+        matrices = sum(parameter.ndim == 2 for parameter in module.parameters())
+        held_so = "." in name and ATTENTION.search(name.rpartition(".")[2]) and matrices > 1
+        if _projects(module) or held_so or (type(module), _numberless(name)) in places:
+            found[module] = name
+    deeper = {inner for module in found for inner in module.modules() if inner is not module}
+    return [name for module, name in found.items() if module not in deeper]
+
+
+def _projects(module: nn.Module) -> bool:
+    """Whether the module holds projections to queries, keys and values, apart or in one."""
+    parts = {_AFFIX.sub("", name.lower()) for name, _ in module.named_children()}
+    return bool(parts & JOINED) or any(apart <= parts for apart in APART)
+
+
+def bypassed(names: Mapping[nn.Module, str], attending: list[str], shown: set[str], ran: set[str]) -> list[str]:
+    """Those that did not run, while others at the same place in another layer did, in a module that ran."""
+    running = {_numberless(name) for name in shown}
+    by_name = {name: module for module, name in names.items()}
+
+    def owner_ran(name: str) -> bool:
+        """Whether the innermost module around all layers ran."""
+        outside = re.split(r"(?:^|\.)\d+(?:\.|$)", name)[0]
+        while outside and isinstance(by_name.get(outside), nn.ModuleList | nn.ModuleDict):
+            outside = outside.rpartition(".")[0]
+        return (outside or next(iter(names.values()))) in ran
+
+    return [name for name in attending if name not in ran and _numberless(name) in running - {name} and owner_ran(name)]
+
+
+def _numberless(name: str) -> str:
+    """A module's place in its layer: its name without the layers' numbers."""
+    return re.sub(r"(?<![^.])\d+(?![^.])", "#", name)
 
 
 def hosts(model: nn.Module) -> Iterator[nn.Module]:

@@ -4,9 +4,11 @@ import importlib.util
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope import alike, flow, region, taking, words
 from clearhead.scope.budget import Budget, Kept, in_bytes
 from clearhead.scope.copying import Copying
+from clearhead.scope.head import Head
+from clearhead.scope.indexing import indices, whole_number
 from clearhead.scope.interface import Asked
 from clearhead.scope.layer import Keys, Layer, Step, summarise
 from clearhead.scope.masks import MaskReader
@@ -94,18 +98,50 @@ class Record:
             f"{type(self).__name__}({self.calls} attentions seen in {len(self)} layers, {by}, check={self.check:.1e})"
         )
 
-    def __getitem__(self, layer: str | int) -> Layer:
-        """A layer by its module's name, or by its number among those seen."""
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __contains__(self, layer: object) -> bool:
+        """Whether an attention of that name was seen, or whether the layer is one of these."""
+        return layer in self._layers if isinstance(layer, str) else any(layer is one for one in self.layers)
+
+    @overload
+    def __getitem__(self, layer: str | SupportsIndex) -> Layer: ...
+    @overload
+    def __getitem__(self, layer: slice | list[Any]) -> list[Layer]: ...
+    @overload
+    def __getitem__(self, layer: tuple[str | SupportsIndex, SupportsIndex]) -> Head: ...
+    def __getitem__(self, layer: Any) -> Any:
+        """A layer by its module's name, or by its number among those seen; several by a slice or a list; a head.
+
+        `seen[17]`, `seen["model.layers.17.self_attn"]`, `seen[-1]` are a `Layer`, `seen[0:2]` and `seen[[0, 2]]` a
+        list of layers, and `seen[17, 3]` is a `Head`. Numbers may be of Python, NumPy or PyTorch.
+        """
         layers = self.layers
+        if isinstance(layer, slice):
+            return layers[layer]
+        if isinstance(layer, tuple) and len(layer) == 2:
+            one = self[layer[0]]
+            if isinstance(one, Layer):
+                (head,) = indices([layer[1]], f"head of {one.name}", one.heads).tolist()
+                return Head(one, head)
         if isinstance(layer, str):
             if layer not in self._layers:
                 raise ClearheadError(
                     f"no attention named {layer!r} was seen; there are: {', '.join(x.name for x in layers) or 'none'}."
                 )
             return self._layers[layer]
-        if not -len(layers) <= layer < len(layers):
+        number = whole_number(layer)
+        if number is None and isinstance(layer, list | range | Tensor | np.ndarray) and np.ndim(layer) == 1:
+            return [self[one] for one in layer]
+        if number is None:
+            raise ClearheadError(
+                f"{layer!r} is no layer; expected a number, the name of a module, a slice or a list of these, or a "
+                "layer and a head: seen[17, 3]."
+            )
+        if not -len(layers) <= number < len(layers):
             raise ClearheadError(f"there is no layer {layer}: {len(layers)} attentions were seen, counted from 0.")
-        return layers[layer]
+        return layers[number]
 
     def heads(self, *, copying: Copying | None = None, pandas: bool | None = None) -> Any:
         """A table with one row a head: every statistic, every role and its uniform baseline.

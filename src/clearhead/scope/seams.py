@@ -15,15 +15,14 @@ from clearhead.attend import reference
 from clearhead.attend.call import Call
 from clearhead.attend.heard import Row, current_row
 from clearhead.attend.overrides import called_by, overriding
-from clearhead.scope import interface, multihead
-from clearhead.scope.accelerate import accelerated
+from clearhead.scope import interface, multihead, softmax
 from clearhead.scope.dispatch import Kernel, is_nested, original
 from clearhead.scope.interface import Asked
 from clearhead.scope.modules import Frame, Running
 from clearhead.scope.sighting import Recorder, Sighting
-from clearhead.scope.standin import Outcome, StandIn, asked_of, listening, passing, with_four_axes
-from clearhead.scope.taking import Taken, may_see_nothing
-from clearhead.scope.tokens import Memory
+from clearhead.scope.standin import Outcome, asked_of, listening, passing, with_four_axes
+from clearhead.scope.taking import Taken
+from clearhead.scope.tokens import Memory, of_row
 
 Kernels = Literal["clearhead", "model"]
 LEFT = "the watch leaves them to it: kernels='model'"
@@ -54,6 +53,10 @@ class Seams(TorchFunctionMode):
         super().__init__()
         self.seen: set[str] = set()
         """Every module inside which an attention was seen."""
+        self.shown: set[str] = set()
+        """The names of the attentions that were seen, chosen or not."""
+        self.handed_on: set[str] = set()
+        """The names of those that were passed on."""
         self.noted = 0
         """How many were passed on."""
         self.on_meta = False
@@ -67,6 +70,7 @@ class Seams(TorchFunctionMode):
         self._attentions = frozenset(self._numbers)
         self._memory = Memory()
         self._is_quiet = False
+        self._pending: softmax.Pending | None = None
 
     @property
     def here(self) -> bool:
@@ -78,6 +82,8 @@ class Seams(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         reader = _READERS.get(original(func))
+        if self._pending is not None and func in softmax.PRODUCTS and self.here:
+            self._multiplied((*args, *kwargs.values()))
         if reader is None:
             return func(*args, **kwargs)
         arguments = (*args, *kwargs.values())
@@ -212,17 +218,38 @@ class Seams(TorchFunctionMode):
     def _softmax(
         self, weights: Tensor, told: list[Outcome], scores: Tensor, dim: int | None = None, *_: Any, **__: Any
     ) -> None:
-        """A softmax that an attention takes itself, if it is over (B, H, Tq, Tk) indeed."""
-        frame = self.attention
-        if not frame.looks_like_attention or frame.sequence is None or scores.ndim != 4 or dim not in (-1, 3):
+        """A softmax that an attention takes itself, over the keys of each query.
+
+        A module that is not named an attention may take another softmax of that shape: it is one if its result is
+        multiplied with something next.
+        """
+        frame, self._pending = self.attention, None
+        whole = softmax.with_four_axes(scores, frame) if dim in (-1, scores.ndim - 1) else None
+        if whole is None:
             return
-        B, Tq = frame.sequence
-        fits = scores.shape[3] == Tq or frame.kind == "cross" or self.running.cache is not None
-        if fits and scores.shape[:3] == (B, frame.heads, Tq):
-            kind: Literal["self", "cross"] = "cross" if scores.shape[3] < Tq else frame.kind
-            if kind == "self":
-                scores = scores[..., : self._written(Tq, scores.shape[3])]
-            self._hand_on(kind, (B, Tq, scores.shape[3]), None, scores=scores.detach(), passed=SOFTMAX)
+        Tq, Tk = whole.shape[2:]
+        if frame.looks_like_attention:
+            if Tk == Tq or frame.kind == "cross" or self.running.cache is not None:
+                self._show_scores(whole)
+        elif Tk > 1 and (Tk == Tq or frame.name in self._numbers):
+            self._pending = softmax.Pending(frame.name, weights, whole.detach())
+
+    def _multiplied(self, args: tuple[Any, ...]) -> None:
+        """A product, after a softmax that may have been an attention's."""
+        pending = self._pending
+        assert pending is not None
+        if pending.name == self.attention.name and softmax.is_product_with(args, pending.weights):
+            self._pending = None
+            with torch.no_grad(), passing():
+                self._show_scores(pending.scores)
+
+    def _show_scores(self, scores: Tensor) -> None:
+        """Passes on scores (B, H, Tq, Tk) of which a model took the softmax itself."""
+        B, _, Tq, Tk = scores.shape
+        kind: Literal["self", "cross"] = "cross" if Tk < Tq else self.attention.kind
+        if kind == "self":
+            scores = scores[..., : self._written(Tq, Tk)]
+        self._hand_on(kind, (B, Tq, scores.shape[3]), None, scores=scores.detach(), passed=SOFTMAX)
 
     def _note(
         self,
@@ -277,6 +304,7 @@ class Seams(TorchFunctionMode):
     ) -> None:
         """Passes on what was shown, with whose it is and which tokens it is about."""
         frame, row = self.attention, current_row()
+        self.shown.add(frame.name)
         self.seen |= {outer.name for outer in self.running.stack}
         if any(isinstance(x, Tensor) and x.is_meta for x in shown.values()):
             self.on_meta = True
@@ -285,13 +313,14 @@ class Seams(TorchFunctionMode):
         if not self.is_chosen:
             return
         self.noted += 1
+        self.handed_on.add(frame.name)
         self._recorder.add(
             Sighting(
                 name=frame.name,
                 layer=self._numbers.setdefault(frame.name, len(self._numbers)),
                 kind=kind,
                 step=self.running.step,
-                row=None if row is None else row.index,
+                row=None if row is None else row.number,
                 ids_q=ids_q,
                 ids_k=ids_k,
                 cache=self.running.cache,
@@ -306,7 +335,7 @@ class Seams(TorchFunctionMode):
         """The tokens at the queries and at the keys, and which queries are no padding; None if not known."""
         reader, ids, valid = self.running.reading()
         if row is not None:
-            ids, valid = _of_row(ids, row, Tq), _of_row(valid, row, Tq)
+            ids, valid = of_row(ids, row, Tq), of_row(valid, row, Tq)
         ids_q = ids if ids is not None and ids.shape == (B, Tq) else None
         if valid is not None:
             valid = valid[:, : self._written(Tq, valid.shape[1])]  # a mask may have room for tokens to come
@@ -323,46 +352,9 @@ class Seams(TorchFunctionMode):
         return ids_q, self._memory.extended(self.attention.name, ids_q, k, row, self.running.cache), valid
 
 
-class Beneath(StandIn):
-    """Our kernels in place of a watched model's own, where nothing but rounding will differ."""
-
-    def __init__(self, seams: Seams) -> None:
-        self._seams = seams
-
-    @property
-    def here(self) -> bool:
-        """Whether the model is running now, in this thread, and no one else stands in."""
-        return self._seams.running.here and not accelerated()
-
-    def batch(self, q: Tensor) -> int:
-        """How many texts there are in queries (B · H, Tq, D)."""
-        return self._seams.batch(q)
-
-    def prepared(self, asked: Asked) -> Asked | str:
-        """The attention, without keys that stand for no token; or why it is the model's own to compute."""
-        if not self._seams.is_chosen:
-            return UNASKED
-        if asked.q.is_meta:
-            return ON_META
-        asked = self._seams.cut(asked)
-        self._seams.expect(asked)
-        if self._seams.kernels == "model":
-            return LEFT
-        if asked.dropout > 0:
-            return DROPS
-        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-            return CHECKPOINT
-        return NOTHING if may_see_nothing(asked) else asked
-
-
 def _by_reference(call: Call, asked: Asked, rows: Tensor) -> Tensor:
     """Some of a call's queries, from weights that are held."""
     return reference.forward(replace(call.take(rows), finite=False, dropout=0.0), False)[0].detach()
-
-
-def _of_row(x: Tensor | None, row: Row, Tq: int) -> Tensor | None:
-    """What concerns the first Tq tokens of one sequence, where x concerns all of the batch, padded on the right."""
-    return x[row.index : row.index + 1, :Tq] if x is not None and len(x) == row.batch else None
 
 
 def _wide(mask: Tensor | None) -> Tensor | None:

@@ -154,7 +154,7 @@ class Memory:
         keys, cached = marks(k[:, 0]), k.shape[2] - ids.shape[1]
         known = self._cached.setdefault(name, [])
         tokens = ids if cached == 0 else None
-        of_row = None if row is None else row.index
+        of_row = None if row is None else row.number
         if cached > 0:
             found = ((old, old.before(keys[:, :cached])) for old in known)
             same = ((old, old.ids) for old in known if old.is_of(cache, of_row, len(ids), cached))
@@ -168,6 +168,11 @@ class Memory:
         self._most = max(self._most, 1 if row is None else row.batch)
         del known[: -self._most]
         return tokens
+
+
+def of_row(x: Tensor | None, row: Row, Tq: int) -> Tensor | None:
+    """What concerns the first Tq tokens of one sequence, where x concerns all of the batch, padded on the right."""
+    return x[row.number : row.number + 1, :Tq] if x is not None and len(x) == row.batch else None
 
 
 def marks(keys: Float[Tensor, "B T D"]) -> Int[Tensor, "B T"]:

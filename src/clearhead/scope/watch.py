@@ -5,20 +5,32 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 from torch import nn
 
 from clearhead.attend.heard import LISTENERS
 from clearhead.errors import ClearheadError, WatchWarning
+from clearhead.scope.beneath import Beneath
 from clearhead.scope.dispatch import looked_at_by
-from clearhead.scope.modules import Running, attentions_among, class_name, listed, named_modules, refuse_scripted
-from clearhead.scope.seams import Beneath, Kernels, Seams
+from clearhead.scope.indexing import whole_number
+from clearhead.scope.modules import (
+    Running,
+    attentions_among,
+    bypassed,
+    class_name,
+    listed,
+    named_modules,
+    refuse_scripted,
+    suspects,
+)
+from clearhead.scope.seams import Kernels, Seams
 from clearhead.scope.sighting import Recorder
 
 SEEN = (
     "What can be seen is scaled_dot_product_attention, nn.MultiheadAttention, the sdpa and eager kernels of "
-    "Transformers, and in a module that is named an attention a softmax of shape (B, H, Tq, Tk)."
+    "Transformers, a softmax of shape (B, H, Tq, Tk), (B · H, Tq, Tk) or (B, Tq, Tk) whose result is multiplied with "
+    "values, and Longformer's band without global tokens."
 )
 """Said of attentions that were not."""
 
@@ -50,16 +62,19 @@ class Watch(Generic[R]):
         layers: which attentions to hand on; all if None. A number is one of the model's attentions, from 0;
             a name is that of a module, and means the attentions inside it. The others run as they ever did.
         kernels: whose kernels compute, "clearhead" or "model".
+        expect: how many attentions there are to be seen, by their modules' names; any number if None.
         options: the recorder's.
 
     Raises:
         ClearheadError: at once, for layers that the model doesn't have and for a scripted model; on entry, if
-            another thread is watching the model; at the end, if nothing was seen, or if the model ran in
-            another thread.
+            another thread is watching the model; at the end, if nothing was seen, if another number of
+            attentions was seen than `expect` says, or if the model ran in another thread.
 
     Warns:
-        WatchWarning: at the end, if some of the attentions that ran were not seen, or if the model ran on the meta
-            device, where it gives shapes as ever and there is nothing to see.
+        WatchWarning: at the end, if some of the attentions that ran were not seen, if some layers did not run though
+            others at the same place did, or if the model ran on the meta device, where there is nothing to see. An
+            attention is known by its class's name, by the name under which it is held, by its projections of
+            queries, keys and values, or by its class, if others of it attended.
 
     >>> import torch
     >>> from torch import nn
@@ -81,10 +96,14 @@ class Watch(Generic[R]):
         tokenizer: Any = None,
         *,
         record: Callable[..., R],
-        layers: int | str | Iterable[int | str] | None = None,
+        layers: SupportsIndex | str | Iterable[SupportsIndex | str] | None = None,
         kernels: Kernels = "clearhead",
+        expect: int | None = None,
         **options: Any,
     ) -> None:
+        if expect is not None and (whole_number(expect) or 0) < 1:
+            raise ClearheadError(f"expect: got {expect!r}, expected the number of attentions that are to be seen.")
+        self._expect = expect
         if kernels not in ("clearhead", "model"):
             raise ClearheadError(f"kernels: got {kernels!r}, expected 'clearhead' or 'model'.")
         self._model = model
@@ -115,16 +134,15 @@ class Watch(Generic[R]):
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._switches is not None:
             self._switches.close()
-        unseen = [
-            name
-            for name in self._attentions
-            if name in self._running.ran - self._seams.seen and (self._layers is None or name in self._layers)
-        ]
+        names, ran = self._running.names, self._running.ran
+        attending = [*self._attentions, *suspects(names, self._seams.shown)]
+        attending = [name for name in attending if self._layers is None or name in self._layers]
+        unseen = [name for name in attending if name in ran - self._seams.seen]
         self._recorder.close(unseen)
         if error is None:
-            self._verdict(unseen)
+            self._verdict(unseen, bypassed(names, attending, self._seams.shown, ran))
 
-    def _verdict(self, unseen: list[str]) -> None:
+    def _verdict(self, unseen: list[str], skipped: list[str]) -> None:
         """Raises if nothing was seen, warns if less than ran."""
         model = class_name(self._model)
         if self._running.elsewhere is not None:
@@ -155,16 +173,36 @@ class Watch(Generic[R]):
             raise ClearheadError(f"{model} ran, but no attention was seen. {why}")
         if unseen:
             warnings.warn(f"Some attentions of {model} ran unseen: {listed(unseen)}. {SEEN}", WatchWarning, 3)
+        if skipped:
+            warnings.warn(
+                f"Some layers of {model} did not run, though others like them did, or ran without their modules being "
+                f"called: {listed(skipped)}. expect= says how many attentions are to be seen.",
+                WatchWarning,
+                3,
+            )
+        seen = len(self._seams.handed_on)
+        if self._expect is not None and seen != self._expect:
+            missing = f" Unseen ran {listed(unseen)}." if unseen else ""
+            missing += f" Did not run: {listed(skipped)}." if skipped else ""
+            raise ClearheadError(
+                f"{model}: {seen} attentions were seen, but expect={self._expect}. Seen: "
+                f"{listed(sorted(self._seams.handed_on))}.{missing}"
+            )
 
 
 def _chosen(
-    model: nn.Module, names: Mapping[nn.Module, str], there: list[str], layers: int | str | Iterable[int | str]
+    model: nn.Module,
+    names: Mapping[nn.Module, str],
+    there: list[str],
+    layers: SupportsIndex | str | Iterable[SupportsIndex | str],
 ) -> set[str]:
     """The names of the modules in which attentions are wanted."""
     wanted: set[str] = set()
-    for layer in [layers] if isinstance(layers, int | str) else layers:
-        if isinstance(layer, int):
-            found = {there[layer]} if -len(there) <= layer < len(there) else set()
+    alone = isinstance(layers, str) or not isinstance(layers, Iterable) or whole_number(layers) is not None
+    for layer in [layers] if alone else layers:  # type: ignore[union-attr]
+        number = whole_number(layer)
+        if number is not None:
+            found = {there[number]} if -len(there) <= number < len(there) else set()
         else:
             named = (module for module, name in names.items() if name == layer)
             found = {names[inner] for module in named for inner in module.modules()}

@@ -1,6 +1,6 @@
 """One attention's weights, never held: made again from q, k and lse for the rows and tiles asked for."""
 
-from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from clearhead.attend.scores import Score
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope.aims import of_text
+from clearhead.scope.indexing import Indices, indices
 
 LARGEST = 2**26
 """The most weights that `weights()` makes without `force`: 256 MiB of float32."""
@@ -89,7 +90,7 @@ class Weights:
         return f"Weights(B={B}, H={H}, Tq={Tq}, Tk={Tk})"
 
     @torch.no_grad()
-    def rows(self, i: int | Sequence[int] | Tensor, head: int | None = None, batch: int = 0) -> Tensor:
+    def rows(self, i: Indices, head: SupportsIndex | None = None, batch: SupportsIndex = 0) -> Tensor:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         B, H, Tq, Tk = self.shape
         i = indices(i, "query i", Tq)
@@ -98,7 +99,7 @@ class Weights:
         w = reference.softmax(of_text(self.call, b).take(i.to(self.call.q.device)))[1][0]
         return w if head is None else w[head]
 
-    def weights(self, head: int | None = None, batch: int = 0, *, force: bool = False) -> Tensor:
+    def weights(self, head: SupportsIndex | None = None, batch: SupportsIndex = 0, *, force: bool = False) -> Tensor:
         """The whole matrix, `(Tq, Tk)` for one head, `(H, Tq, Tk)` for all; refused beyond a size."""
         _, H, Tq, Tk = self.shape
         if H * Tq * Tk > LARGEST and not force:
@@ -239,15 +240,3 @@ class Weights:
                     picture.index_add_(-2, row_cell[part], narrow)
         area = row_cell.bincount(minlength=height)[:, None] * column_cell.bincount(minlength=width)
         return picture / area
-
-
-def indices(i: int | Sequence[int] | Tensor, what: str, size: int) -> Int[Tensor, " n"]:
-    """These indices from 0 to size − 1, negative ones counted from the end."""
-    i = torch.as_tensor(i)
-    if i.numel() and (i.is_floating_point() or i.dtype == torch.bool):
-        raise ClearheadError(f"{what}: got {i.dtype}, expected whole numbers.")
-    i = i.long().reshape(-1)
-    wrong = i[(i < -size) | (i >= size)]
-    if len(wrong):
-        raise ClearheadError(f"{what}: got {int(wrong[0])}, but there are {size}, counted from 0.")
-    return i % max(size, 1)

@@ -15,10 +15,10 @@ from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike, alike
 from clearhead.scope.chosen import only_step, part_of
 from clearhead.scope.compare import Comparison
+from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.scope.roles import ROLES
-from clearhead.scope.weights import indices
 from clearhead.view import draw, drawings, spelling
 from clearhead.view.image import opened, patches
 from clearhead.view.terminal import strongest

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from clearhead.errors import ClearheadError
+from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
-from clearhead.scope.weights import indices
 from clearhead.view.contents import contents
 from clearhead.view.image import on_page
 from clearhead.view.likeness import likeness

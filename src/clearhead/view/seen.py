@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from torch import nn
 
@@ -146,11 +146,12 @@ def watch(
     tokenizer: Tokenizer | None = None,
     *,
     keep: Keep = "qk",
-    layers: int | str | Iterable[int | str] | None = None,
+    layers: SupportsIndex | str | Iterable[SupportsIndex | str] | None = None,
     values: bool = False,
     store: str | os.PathLike[str] | None = None,
     memory: int | float | str | None = None,
     kernels: Kernels = "clearhead",
+    expect: int | None = None,
 ) -> Watch[Seen]:
     """Sees every attention that a model computes in a `with` block; its results stay the same up to rounding.
 
@@ -170,6 +171,7 @@ def watch(
             first attention shows its shape and before it is computed.
         kernels: "clearhead", or "model" to have the model's own kernels compute all: results and gradients are then
             the same to the bit, second derivatives included, at the cost of a second pass over each attention.
+        expect: how many attentions there are to be seen; another number is an error at the end of the block.
 
     Raises:
         ClearheadError: if what is kept would take more than `memory`, in a sentence that says what would fit; if
@@ -183,4 +185,6 @@ def watch(
     (1, 'self_attn', torch.Size([1, 5]))
     """
     options = {"keep": keep, "values": values, "store": store, "memory": memory}
-    return Watch(model, tokenizer, record=partial(Seen, model=model), layers=layers, kernels=kernels, **options)
+    return Watch(
+        model, tokenizer, record=partial(Seen, model=model), layers=layers, kernels=kernels, expect=expect, **options
+    )

@@ -8,8 +8,8 @@ import torch
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import part_of
+from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer
-from clearhead.scope.weights import indices
 
 SIDE = 256
 """A tile has so many cells a side, fewer where the text ends."""
