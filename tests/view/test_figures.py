@@ -282,6 +282,21 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(seen, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_head_query_and_text_are_any_whole_number_and_no_bool(seen):
+    for kind, named in {
+        "head": {"head": 1, "query": 3, "batch": 0},
+        "roles": {"head": 1},
+        "model": {"batch": 0},
+    }.items():
+        layer, nothing = 0 if "head" in named else None, {"head": None}
+        for number in (np.int64, torch.tensor):
+            figure(seen, kind, layer, **nothing | {name: number(n) for name, n in named.items()})
+        for name in named:
+            for wrong in (True, torch.tensor(True)):
+                with pytest.raises(ClearheadError, match=f"got {name}=.*True.*, expected a whole number"):
+                    figure(seen, kind, layer, **nothing | named | {name: wrong})
+
+
 def test_too_many_tokens_for_lines_are_refused_and_some_of_them_drawn():
     q = torch.randn(1, 1, 200, 4)
     record = Record()

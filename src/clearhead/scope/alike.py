@@ -11,7 +11,7 @@ from torch import Tensor
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, layers_of_one_text, same_text
 from clearhead.scope.clusters import Merge, cut, in_plane, merges
-from clearhead.scope.indexing import indices
+from clearhead.scope.indexing import index
 from clearhead.scope.layer import Layer
 
 QUERIES = 128
@@ -153,7 +153,7 @@ def alike(
 def _queries(layers: list[Layer], batch: int) -> Int[Tensor, " n"]:
     """The queries that are no padding and see some key in every head."""
     last = layers[0].steps[-1]
-    (b,) = indices(batch, "batch", last.shape[0]).tolist()
+    b = index(batch, "batch", last.shape[0])
     counted = torch.stack([(layer.statistics.visible[b] > 0).all(0) for layer in layers]).all(0)
     if last.real is not None and layers[0].kind == "self":
         counted &= last.real[b, -len(counted) :]

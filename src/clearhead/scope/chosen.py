@@ -9,7 +9,7 @@ from torch import Tensor
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
-from clearhead.scope.indexing import indices
+from clearhead.scope.indexing import index
 from clearhead.scope.layer import Layer, Step
 from clearhead.scope.weights import Weights
 
@@ -80,11 +80,11 @@ def only_step(layer: Layer, what: str) -> Step:
 def part_of(weights: Weights, batch: int, head: int | None = None) -> Weights:
     """The weights of one text of the batch, and of one head unless all are wanted: a pass then costs one head's."""
     B, H, _, _ = weights.shape
-    (b,) = indices(batch, "batch", B).tolist()
+    b = index(batch, "batch", B)
     heads, key_heads = slice(None), slice(None)
     call = weights.call
     if head is not None:
-        (h,) = indices(head, "head", H).tolist()
+        h = index(head, "head", H)
         group = H // call.k.shape[1]
         heads, key_heads = slice(h, h + 1), slice(h // group, h // group + 1)
 

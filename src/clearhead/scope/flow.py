@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, each, layers_of_one_text, only_step, part_of
-from clearhead.scope.indexing import indices
+from clearhead.scope.indexing import index, indices
 from clearhead.scope.weights import Weights
 
 
@@ -83,7 +83,7 @@ def flow(
             f"flow: got the rows of Tq = {Tq} of Tk = {T} tokens, expected all; "
             "watch one forward pass over the whole text, without a cache."
         )
-    (b,) = indices(batch, "batch", B).tolist()
+    b = index(batch, "batch", B)
     positions = indices(list(tokens) if isinstance(tokens, Sequence) else tokens, "token", T)
     if len(positions) == 0:
         raise ClearheadError("flow: got no tokens, expected the positions of one or more.")

@@ -50,3 +50,15 @@ def indices(i: Indices, what: str, size: int) -> Int[Tensor, " n"]:
     if len(wrong):
         raise ClearheadError(f"{what}: got {int(wrong[0])}, but there are {size}, counted from 0.")
     return found % max(size, 1)
+
+
+def index(i: SupportsIndex, what: str, size: int) -> int:
+    """The one index from 0 to size − 1 that i is; a list, a slice or a bool is none.
+
+    >>> index(torch.tensor(-1), "head", 5)
+    4
+    """
+    number = whole_number(i)
+    if number is None:
+        raise ClearheadError(f"{what}: got {i!r}, expected one whole number.")
+    return int(indices(number, what, size)[0])

@@ -12,7 +12,7 @@ from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope import words
-from clearhead.scope.indexing import Indices, indices, whole_number
+from clearhead.scope.indexing import Indices, index, indices, whole_number
 from clearhead.scope.pieces import WordWeights, word_weights, words_of
 from clearhead.scope.store import KeysOnDisk, OnDisk
 from clearhead.scope.summary import Summary
@@ -182,15 +182,16 @@ class Layer:
             torch.cat([pad(weights, (0, n - weights.shape[-1])) for _, weights in parts], 2),
         )
 
-    def queries(self, batch: int = 0) -> list[str]:
+    def queries(self, batch: SupportsIndex = 0) -> list[str]:
         """The text of each query's token; a piece of a character as its bytes, "\\xf0\\x9f"."""
         steps = self._only
-        return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], batch, s.shape[3] - s.shape[2])]
+        b = index(batch, "batch", steps[0].shape[0])
+        return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], b, s.shape[3] - s.shape[2])]
 
-    def keys(self, batch: int = 0) -> list[str]:
+    def keys(self, batch: SupportsIndex = 0) -> list[str]:
         """The text of each key's token, as `queries`."""
         last = max(self._only, key=lambda step: step.shape[3])
-        return self._texts(last.ids_k, last.shape[3], batch, 0)
+        return self._texts(last.ids_k, last.shape[3], index(batch, "batch", last.shape[0]), 0)
 
     def _texts(self, ids: Tensor | None, length: int, batch: int, past: int) -> list[str]:
         if ids is None and self.kind == "self":
@@ -210,11 +211,12 @@ class Layer:
         if self.tokenizer is None or last.ids_k is None or first.ids_q is None:
             lacks = "watch was given no tokenizer" if self.tokenizer is None else "its tokens are not known"
             raise ClearheadError(f"{self.name} can't be read in words: {lacks}. Use rows(i), which counts tokens.")
-        keys = words_of(self.tokenizer, last.ids_k[batch])
+        b = index(batch, "batch", last.shape[0])
+        keys = words_of(self.tokenizer, last.ids_k[b])
         if self.kind == "self":
             past, queries = first.shape[3] - first.shape[2], keys
         else:
-            asked = torch.cat([step.ids_q[batch] for step in self._only if step.ids_q is not None])
+            asked = torch.cat([step.ids_q[b] for step in self._only if step.ids_q is not None])
             past, queries = 0, words_of(self.tokenizer, asked)
         chosen = [queries[n] for n in indices(i, f"word i of {self.name}", len(queries)).tolist()]
         unasked = [word.text for word in chosen if word.stop <= past]
@@ -222,7 +224,7 @@ class Layer:
             raise ClearheadError(
                 f"{self.name}: no query of {unasked[0]!r} was seen, it was read before the watch; choose a later word."
             )
-        return word_weights(lambda rows: self.rows(rows, head, batch), chosen, keys, past)
+        return word_weights(lambda rows: self.rows(rows, head, b), chosen, keys, past)
 
     def summary(self) -> Summary:
         """The sums behind this layer's lines of the head table."""

@@ -22,7 +22,7 @@ from clearhead.scope import alike, flow, region, taking, words
 from clearhead.scope.budget import Budget, Kept, in_bytes
 from clearhead.scope.copying import Copying
 from clearhead.scope.head import Head
-from clearhead.scope.indexing import indices, whole_number
+from clearhead.scope.indexing import index, whole_number
 from clearhead.scope.interface import Asked
 from clearhead.scope.layer import Keys, Layer, Step, summarise
 from clearhead.scope.masks import MaskReader
@@ -123,7 +123,7 @@ class Record:
         if isinstance(layer, tuple) and len(layer) == 2:
             one = self[layer[0]]
             if isinstance(one, Layer):
-                (head,) = indices([layer[1]], f"head of {one.name}", one.heads).tolist()
+                head = index(layer[1], f"head of {one.name}", one.heads)
                 return Head(one, head)
         if isinstance(layer, str):
             if layer not in self._layers:

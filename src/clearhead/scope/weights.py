@@ -15,7 +15,7 @@ from clearhead.attend.scores import Score
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope.aims import of_text
-from clearhead.scope.indexing import Indices, indices
+from clearhead.scope.indexing import Indices, index, indices
 
 LARGEST = 2**26
 """The most weights that `weights()` makes without `force`: 256 MiB of float32."""
@@ -94,8 +94,9 @@ class Weights:
         """Exact weights of the queries i: `(len(i), Tk)` for one head, `(H, len(i), Tk)` for all."""
         B, H, Tq, Tk = self.shape
         i = indices(i, "query i", Tq)
-        indices([] if head is None else head, "head", H)
-        (b,) = indices(batch, "batch", B).tolist()
+        if head is not None:
+            head = index(head, "head", H)
+        b = index(batch, "batch", B)
         w = reference.softmax(of_text(self.call, b).take(i.to(self.call.q.device)))[1][0]
         return w if head is None else w[head]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike, alike
 from clearhead.scope.chosen import only_step, part_of
 from clearhead.scope.compare import Comparison
-from clearhead.scope.indexing import indices
+from clearhead.scope.indexing import index, whole_number
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.scope.roles import ROLES
@@ -53,16 +53,21 @@ class Figure:
         return draw.rendered(self.what, "svg").decode()
 
 
-def figure(record: Record, kind: str, layer: int | str | None, head: int | None, **options: Any) -> Figure:
+def figure(record: Record, kind: str, layer: int | str | None, head: SupportsIndex | None, **options: Any) -> Figure:
     """The figure of this kind; see `Seen.figure`."""
     if kind not in KINDS:
         raise ClearheadError(f"figure: got {kind!r}, expected one of {', '.join(KINDS)}.")
     make = KINDS[kind]
     known = list(inspect.signature(make).parameters)[1:]
-    given = {name: x for name, x in {"layer": layer, "head": head, **options}.items() if x is not None}
+    given: dict[str, Any] = {name: x for name, x in {"layer": layer, "head": head, **options}.items() if x is not None}
     for name in given:
         if name not in known:
             raise ClearheadError(f"figure({kind!r}): got {name}=, expected some of {', '.join(known)}.")
+    for name in given.keys() & {"head", "query", "key", "sequence", "batch"}:
+        number = whole_number(given[name])
+        if number is None:
+            raise ClearheadError(f"figure({kind!r}): got {name}={given[name]!r}, expected a whole number.")
+        given[name] = number
     for name in ("layer", "head"):
         if name in known and name not in given:
             raise ClearheadError(f"figure({kind!r}): say which {name}, as in figure({kind!r}, layer=3, head=2).")
@@ -80,12 +85,12 @@ def _lines(
     batch: int = 0,
 ) -> drawings.Lines:
     one = _one(record, layer, sequence)
-    (head,) = indices(head, "head", one.heads).tolist()
+    head = index(head, "head", one.heads)
     queries, keys = spelling.queries(one, batch), spelling.keys(one, batch)
     down = range(len(queries))[rows or slice(None)]
     across = range(len(keys))[columns or slice(None)]
     if query is not None:
-        (query,) = indices(query, "query", len(queries)).tolist()
+        query = index(query, "query", len(queries))
         if query not in down:
             rows_shown = f"{down.start} to {down.stop - 1}"
             raise ClearheadError(f"figure('head'): query {query} is not among the rows {rows_shown}.")
@@ -145,7 +150,7 @@ def _product(
 ) -> drawings.Product:
     one = _one(record, layer, sequence)
     weights = only_step(one, "figure('query-key')").weights
-    (head,) = indices(head, "head", one.heads).tolist()
+    head = index(head, "head", one.heads)
     call = part_of(weights, batch, head).call
     Tk = call.k.shape[2]
     i, j = _telling(one, head, batch, query, key)
@@ -176,11 +181,11 @@ def _telling(layer: Layer, head: int, batch: int, query: int | None, key: int | 
     dull = (keys <= 0) | (keys == own[:, None].to(keys.device)) if layer.kind == "self" else keys <= 0
     if query is None:
         query = int(weights.masked_fill(dull, -1).amax(-1).argmax())
-    (i,) = indices(query, "query", len(keys)).tolist()
+    i = index(query, "query", len(keys))
     if key is None:
         best = int(weights[i].masked_fill(dull[i], -1).argmax())
         key = max(0, int(keys[i, best]))
-    (j,) = indices(key, "key", len(layer.keys(batch))).tolist()
+    j = index(key, "key", len(layer.keys(batch)))
     if float(layer.rows([i], head, batch)[0, j]) == 0.0:
         raise ClearheadError(f"figure('query-key'): query {i} puts no weight on key {j}; choose a key that it may see.")
     return i, j
@@ -188,7 +193,7 @@ def _telling(layer: Layer, head: int, batch: int, query: int | None, key: int | 
 
 def _roles(record: Record, layer: int | str, head: int) -> drawings.Roles:
     one = record[layer]
-    (head,) = indices(head, "head", one.heads).tolist()
+    head = index(head, "head", one.heads)
     row = list(one.summary().rows(one.heads))[head]
     scores = [(role, row[role], row[f"{role}_uniform"]) for role in ROLES if math.isfinite(row[role])]
     if not scores:
@@ -222,12 +227,12 @@ def _patches(
     if image is None:
         raise ClearheadError("figure('patches'): give image=, the picture that the model read, as page() takes it.")
     one = _one(record, layer, sequence)
-    (head,) = indices(head, "head", one.heads).tolist()
+    head = index(head, "head", one.heads)
     picture = opened(image)
     rows, columns, first = patches(one.lengths[1], picture.width / picture.height)
     if query is None:
         query = 0 if first else rows // 2 * columns + columns // 2  # as the page has it
-    (query,) = indices(query, "query", one.lengths[0]).tolist()
+    query = index(query, "query", one.lengths[0])
     weights = one.rows([query], head, batch)[0, first:].reshape(rows, columns)
     cell = divmod(query - first, columns) if query >= first else None
     return drawings.Patches(np.asarray(picture), weights.double().cpu().numpy(), cell, _name(record, layer, head))

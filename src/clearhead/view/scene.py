@@ -5,10 +5,10 @@ import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex
 
 from clearhead.errors import ClearheadError
-from clearhead.scope.indexing import indices
+from clearhead.scope.indexing import index
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.view.contents import contents
@@ -72,14 +72,13 @@ class Scene:
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
         sequence: int = -1,
-        batch: int = 0,
+        batch: SupportsIndex = 0,
         image: object = None,
     ):
         if not seen.layers:
             raise ClearheadError("page: nothing was seen yet; run the model in the with block first.")
         self.layers = [layer.sequence(sequence) for layer in seen.layers]
-        self.batch = batch
-        indices(batch, "batch", self.layers[0].steps[0].shape[0])
+        self.batch = index(batch, "batch", self.layers[0].steps[0].shape[0])
         self._seen, self._title, self._facts, self._sequence = seen, title, facts, sequence
         self.image = None if image is None else on_page(image, _of_pictures(self.layers).lengths[1])
         """The picture that the model read, and where its patches are."""

@@ -54,7 +54,7 @@ class Seen(Record):
         most: int = MOST,
         budget: int | float | str = BUDGET,
         sequence: int = -1,
-        batch: int = 0,
+        batch: SupportsIndex = 0,
         image: object = None,
         force: bool = False,
     ) -> Path:
@@ -78,7 +78,7 @@ class Seen(Record):
         facts: Mapping[str, str] | None = None,
         budget: int | float | str = NOTEBOOK,
         sequence: int = -1,
-        batch: int = 0,
+        batch: SupportsIndex = 0,
         image: object = None,
     ) -> "Widget":
         """The page as a widget, to stand last in a notebook's cell, `height` pixels high.
@@ -97,7 +97,9 @@ class Seen(Record):
         scene = self.scene(title=title, facts=facts, sequence=sequence, batch=batch, image=image)
         return Widget(scene, height=height, budget=in_bytes(budget, "budget"))
 
-    def figure(self, kind: str, layer: int | str | None = None, head: int | None = None, **options: Any) -> Figure:
+    def figure(
+        self, kind: str, layer: int | str | None = None, head: SupportsIndex | None = None, **options: Any
+    ) -> Figure:
         """A figure for a paper or a notebook, drawn by matplotlib with no browser: `.save("x.pdf")`, .svg or .png.
 
         | kind | shows | options |
@@ -134,7 +136,7 @@ class Seen(Record):
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
         sequence: int = -1,
-        batch: int = 0,
+        batch: SupportsIndex = 0,
         image: object = None,
     ) -> Scene:
         """All that a page can show of one text, block by block, as `page` takes its arguments."""
