@@ -105,8 +105,8 @@ def refuses_tensors(q: Tensor, v: Tensor) -> str | None:
     D, Dv = q.shape[-1], v.shape[-1]
     if q.device.type != "cpu":
         return f"its kernels run on the CPU, and q is on {q.device}"
-    if q.shape[1] == 0:
-        return "q has no heads, and its kernels share them out"
+    if v.shape[1] == 0:
+        return "k and v have no heads, among which its kernels divide those of q"
     if q.dtype not in operators.TYPES:
         return f"its kernels compute in float32, and q is {q.dtype}"
     if max(D, Dv) > WIDEST:
