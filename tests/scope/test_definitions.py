@@ -83,10 +83,9 @@ def of_query(i, s, w, lse, seen, text, in_sample, nudge):
         heaviest = np.sort(w[seen])[::-1].cumsum()
         said["effective_context"] = 1 + (heaviest < (0.9 + nudge) * total).sum()
     for role in ROLES if text else ():
-        if in_sample or role not in ("special_tokens", "punctuation"):
-            found = targets(role, i, *text, seen)
-            if found:
-                said[role], said[f"{role}_uniform"] = w[found].sum(), len(found) / len(seen)
+        found = targets(role, i, *text, seen)
+        if found:
+            said[role], said[f"{role}_uniform"] = w[found].sum(), len(found) / len(seen)
     if "first_token" in said:
         said["sink"] = float(said["first_token"] > 0.3 + nudge)
     return said
@@ -94,7 +93,7 @@ def of_query(i, s, w, lse, seen, text, in_sample, nudge):
 
 def of_head(s, w, lse, sees, counted, texts, nudge):
     """One head's row of the table from (B, Tq, Tk) of its weights; `counted` (B, Tq) are the queries that count."""
-    said, sampled, (B, Tq, Tk) = {}, 0, w.shape
+    said, sampled, estimates, (B, Tq, Tk) = {}, 0, [], w.shape
     for b in range(B):
         rows = counted[b].nonzero()[0].tolist()
         step = max(1.0, (len(rows) - 1) / (SAMPLE - 1))
@@ -105,7 +104,15 @@ def of_head(s, w, lse, sees, counted, texts, nudge):
             values = of_query(i, s[b, r], w[b, r], lse[b, r], seen, texts[b], r in sample, nudge)
             for column, value in values.items():
                 said.setdefault(column, []).append(value)
+        x = np.array(said.pop("effective_context", []))
+        if len(x):  # neighbours of an even sample tell how far its mean is from that of all
+            unseen = 1 - len(x) / len(rows)
+            estimates.append((len(rows), x.mean(), unseen and unseen * (np.diff(x) ** 2).mean() / 2 / len(x)))
     row = {column: max(values) if column == "max_score" else np.mean(values) for column, values in said.items()}
+    if estimates:
+        queries = sum(n for n, _, _ in estimates)
+        row["effective_context"] = sum(n * mean for n, mean, _ in estimates) / queries
+        row["effective_context_stderr"] = sum(n**2 * variance for n, _, variance in estimates) ** 0.5 / queries
     return row | {"queries": int(counted.sum()), "sampled": sampled}
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 import clearhead as ch
 from clearhead import Weights, alibi, causal, full, padding, window
-from clearhead.attend import native
+from clearhead.attend import native, second
 from clearhead.models.checkpoints import open_model
 from clearhead.scope import aims
-from clearhead.scope.roles import REPEATED, ROLES, SINGLE, Text
+from clearhead.scope.roles import MARKED, REPEATED, ROLES, SINGLE, Text
 from clearhead.scope.sampled import SAMPLED
 from clearhead.scope.summary import Summary
 from clearhead.scope.words import Kinds
@@ -54,20 +54,20 @@ def plainly(role: str, ids: list[int], i: int, sees: list[bool]) -> set[int]:
 PATTERNS = {"causal": causal(), "full": full(), "window": causal() & window(5), "two-sided": window(2, 3)}
 
 
-@pytest.mark.parametrize("role", [*SINGLE, *REPEATED])
+@pytest.mark.parametrize("role", [*SINGLE, *REPEATED, *MARKED])
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=12), queries=st.integers(1, 12))
 def test_a_role_names_the_pairs_of_its_definition(role, pattern, ids, queries):
     T, Tq = len(ids), min(queries, len(ids))
     tokens = torch.tensor(ids)
     runs = PATTERNS[pattern].runs(Tq, T)
-    text = Text(tokens, torch.ones(T, dtype=torch.bool), T - Tq, runs, tokens == COMMA)
+    text = Text(tokens, torch.ones(T, dtype=torch.bool), T - Tq, runs, tokens == COMMA, tokens == SEP, tokens == COMMA)
     mask = runs.dense()[0, 0].tolist()
     if role in SINGLE:
         targets = SINGLE[role](text).tolist()
         found = [{j} if j >= 0 and mask[row][j] else set() for row, j in enumerate(targets)]
     else:
-        repeats = REPEATED[role](text)
+        repeats = (REPEATED | MARKED)[role](text)
         listed = repeats.seen(runs).dense()[0, 0]
         found = [set(repeats.keys[row].tolist()) for row in listed]
     assert found == [plainly(role, ids, i, mask[i - T + Tq]) for i in range(T - Tq, T)]
@@ -166,7 +166,7 @@ def test_a_uniform_head_scores_its_own_baseline(pattern):
     assert row["entropy_normalised"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("Tk", [10, 8190])
+@pytest.mark.parametrize("Tk", [10, 30, 8190])
 @pytest.mark.parametrize("way", ["kernels", "whole rows"])
 def test_nine_of_ten_equal_weights_are_the_effective_context(way, Tk, monkeypatch):
     if way == "whole rows":
@@ -229,7 +229,10 @@ def test_summaries_add_up_over_texts():
         assert one == pytest.approx(other, rel=1e-6, nan_ok=True)
 
 
-def test_of_a_long_text_some_queries_are_sampled_for_what_needs_whole_rows():
+@pytest.mark.parametrize("way", ["kernels", "whole rows"])
+def test_of_a_long_text_the_effective_context_is_sampled_and_marks_are_exact(way, monkeypatch):
+    if way == "whole rows":
+        without_kernels(monkeypatch)
     torch.manual_seed(0)
     T = 3 * SAMPLED
     q, k = torch.randn(1, 2, T, 8), torch.randn(1, 2, T, 8)
@@ -237,13 +240,66 @@ def test_of_a_long_text_some_queries_are_sampled_for_what_needs_whole_rows():
     weights = Weights(q, k, pattern=causal())
     (row, _) = Summary.of(weights, ids, None, KINDS, None).rows(2)
     assert (row["queries"], row["sampled"]) == (T, SAMPLED)
-    some = torch.linspace(0, T - 1, SAMPLED).round().long()
-    w = weights.rows(some, head=0).double()
-    fewest = (w.sort(-1, descending=True).values.cumsum(-1) < 0.9).sum(-1) + 1
-    assert row["effective_context"] == pytest.approx(float(fewest.double().mean()))
-    on_commas = w[:, ids[0] == COMMA].sum(-1)
-    first_comma = int((ids[0] == COMMA).int().argmax())
-    assert row["punctuation"] == pytest.approx(float(on_commas[some >= first_comma].mean()), rel=1e-5)
+    w = weights.weights(head=0).double()
+    fewest = ((w.sort(-1, descending=True).values.cumsum(-1) < 0.9).sum(-1) + 1).double()
+    some = fewest[torch.linspace(0, T - 1, SAMPLED).round().long()]
+    assert row["effective_context"] == pytest.approx(float(some.mean()))
+    neighbours = sum((a - b) ** 2 for a, b in zip(some[1:].tolist(), some.tolist(), strict=False))
+    expected = ((1 - SAMPLED / T) * neighbours / (2 * (SAMPLED - 1)) / SAMPLED) ** 0.5
+    assert row["effective_context_stderr"] == pytest.approx(expected)
+    for role, mark in (("punctuation", COMMA), ("special_tokens", SEP)):
+        first = int((ids[0] == mark).int().argmax())
+        exact = w[first:, ids[0] == mark].sum(-1).mean()  # of all the queries that see one
+        assert row[role] == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_the_standard_error_is_how_far_estimates_are_from_the_exact_mean():
+    torch.manual_seed(0)
+    T, heads = 600, 64
+    spread = torch.linspace(0.2, 3, heads)[:, None, None]  # from heads that look everywhere to ones that pick
+    q, k = spread * torch.randn(1, heads, T, 16), torch.randn(1, heads, T, 16)
+    weights = Weights(q, k, pattern=causal())
+    table = list(Summary.of(weights, None, None, None, None).rows(heads))
+    exact = second.fewest(weights.call, weights.statistics.max_score, weights.statistics.peak, 0.9)[0].double().mean(1)
+    estimate, error = (
+        torch.tensor([row[column] for row in table]) for column in ("effective_context", "effective_context_stderr")
+    )
+    assert 0.5 < float(((estimate - exact) / error).square().mean().sqrt()) < 1.3
+
+
+def test_a_text_of_which_every_query_is_looked_at_has_no_sampling_error():
+    q, k = torch.randn(1, 2, SAMPLED, 8), torch.randn(1, 2, SAMPLED, 8)
+    for row in Summary.of(Weights(q, k, pattern=causal()), None, None, None, None).rows(2):
+        assert row["effective_context_stderr"] == 0
+
+
+def test_a_long_text_weighs_more_than_a_short_one_though_its_sample_is_as_large():
+    torch.manual_seed(0)
+    both, alone = Summary(), []
+    for T in (SAMPLED, 10 * SAMPLED):
+        q, k = torch.randn(1, 2, T, 8), torch.randn(1, 2, T, 8)
+        summary = Summary.of(Weights(q, k, pattern=causal()), None, None, None, None)
+        both += summary
+        alone.append(next(summary.rows(2)))
+    row, (short, long) = next(both.rows(2)), alone
+    assert row["effective_context"] == pytest.approx((short["effective_context"] + 10 * long["effective_context"]) / 11)
+    assert row["effective_context_stderr"] == pytest.approx(10 / 11 * long["effective_context_stderr"])
+    assert (row["queries"], row["sampled"]) == (11 * SAMPLED, 2 * SAMPLED)
+
+
+def test_standard_errors_are_those_of_means_over_queries():
+    torch.manual_seed(0)
+    q, k, ids = torch.randn(1, 2, 20, 8), torch.randn(1, 2, 20, 8), torch.randint(0, 6, (1, 20))
+    weights = Weights(q, k, pattern=causal())
+    summary = Summary.of(weights, ids, None, KINDS, None)
+    w = weights.weights().double()
+    values = {"first_token": w[:, 1:, 0], "peak": w.amax(-1), "previous_token": w.diagonal(-1, 1, 2)}
+    for column, of_queries in values.items():
+        assert summary.queries(column) == of_queries.shape[1]
+        expected = of_queries.std(1) / of_queries.shape[1] ** 0.5
+        torch.testing.assert_close(summary.standard_error(column), expected, rtol=1e-4, atol=1e-6)
+    one = Summary.of(Weights(q[:, :, :1], k[:, :, :1]), None, None, None, None)
+    assert one.standard_error("peak").isnan().all()
 
 
 def test_layers_that_read_the_same_text_share_what_the_text_decides():
@@ -266,8 +322,9 @@ def test_a_text_of_one_repeated_token_is_one_run_of_keys_for_each_query():
     ids = torch.full((1, T), 5)
     weights = Weights(q, k, pattern=causal())
     (of_text,) = aims.read(weights.call.runs, 0, ids, None, None, None, 1)
-    roles, n = of_text.keys.shape
-    assert n == T and of_text.runs.start.shape[-1] == roles  # one run a query and role: the list is the text
+    copies, _ = of_text.lists
+    roles, n = copies.keys.shape
+    assert n == T and copies.runs.start.shape[-1] == roles  # one run a query and role: the list is the text
     (row, _) = Summary.of(weights, ids, None, None, None).rows(2)
     w = weights.weights(head=0).double()
     assert row["duplicate_token"] == pytest.approx(float((1 - w.diagonal())[1:].mean()), rel=1e-5)

@@ -111,20 +111,16 @@ def fewest(
     max_score: Float[Tensor, "B H Tq"],
     peak: Float[Tensor, "B H Tq"],
     share: float,
-    marks: Float[Tensor, "marked Tk"],
-) -> tuple[Float[Tensor, "B H Tq"], Float[Tensor, "marked B H Tq"]]:
-    """How few keys hold a share of each row's weight, NaN where a weight is; and Σ_j marks[j] w[i, j] for each marks.
+) -> Float[Tensor, "B H Tq"]:
+    """The fewest keys that hold a share of each row's weight; NaN where a weight is.
 
-    Holds a thread's whole rows: O(Tk), for a sample of the queries.
+    Each thread holds whole rows, O(Tk), so pass a sample of the queries.
     """
-    marks = marks.float().contiguous()
     few = max_score.new_empty(max_score.shape, dtype=torch.float32)
-    on = max_score.new_empty(len(marks), *max_score.shape, dtype=torch.float32)
     asked, _kept = _lowered(call, max_score, peak)
     asked.fewest, asked.share = few.data_ptr(), share
-    asked.marks, asked.on, asked.marked = marks.data_ptr(), on.data_ptr(), len(marks)
     library.loaded().clearhead_fewest(ctypes.byref(asked))
-    return few, on
+    return few
 
 
 def _lowered(call: Call, max_score: Tensor, peak: Tensor) -> tuple[NativeCall, tuple[Tensor | None, ...]]:

@@ -1,9 +1,9 @@
 """Aims: the weight that the queries of a text put on the targets of each role, without a pass over all scores.
 
-One target a query costs one product of a query and a key. Where the targets lie apart, as the copies of a token do,
-the keys are listed so that each query's targets are a run of the list, and the queries so that those with the same
-runs lie side by side. Then the kernel touches little more than the pairs that count, and of a text that is one token
-repeated, where all pairs count, it makes one pass over the scores for each of the three roles.
+One target a query costs one product of a query and a key. Where the targets lie apart, as the copies of a token or
+the punctuation do, the keys are listed so that each query's targets are a run of the list, and the queries so that
+those with the same runs lie side by side. Then the kernel touches little more than the pairs that count, and of a text
+that is one token repeated, where all pairs count, it makes one pass over the scores for each of the roles.
 
 What the kernels don't take is read from whole rows, some at a time.
 """
@@ -20,7 +20,7 @@ from clearhead.attend.call import Call
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Statistics
 from clearhead.scope import sampled
-from clearhead.scope.roles import REPEATED, SINGLE, WIDE, Text
+from clearhead.scope.roles import MARKED, REPEATED, SINGLE, Repeats, Text
 from clearhead.scope.words import Kinds
 
 ELEMENTS = 2**22
@@ -28,6 +28,31 @@ ELEMENTS = 2**22
 
 Found = tuple[Tensor, Tensor]
 """Which of the queries looked at have a target in sight, (n,), and what a uniform head puts on it, (H or 1, n)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The targets of several roles, as runs of one list of keys."""
+
+    order: Int[Tensor, " Tq"]
+    """The queries, those with the same targets side by side."""
+    keys: Int[Tensor, "roles n"]
+    """For each role the keys that are some query's targets; filled up with 0."""
+    runs: Runs
+    """Which of all of them, role after role, are the targets of each query of `order`."""
+
+    @classmethod
+    def of(cls, repeats: list[Repeats], runs: list[Runs], order: Int[Tensor, " Tq"]) -> "Listed":
+        """Each role's keys as long as the longest list, and the runs of all of them, counted through."""
+        keys = [of_role.keys for of_role in repeats]
+        n = max(second.TILE, *(-(-len(of_role) // second.TILE) * second.TILE for of_role in keys))
+        ordered = [of_role.take(order) for of_role in runs]
+        start, stop = (
+            torch.cat([getattr(of_role, side) + role * n for role, of_role in enumerate(ordered)], -1)
+            for side in ("start", "stop")
+        )
+        padded = [torch.nn.functional.pad(of_role, (0, n - len(of_role))) for of_role in keys]
+        return cls(order, torch.stack(padded).int(), Runs(start, stop, n * len(keys)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +69,8 @@ class Aims:
     """Of each role for which the text has a target."""
     single: dict[str, Int[Tensor, " Tq"]] = field(default_factory=dict)
     """The one target of each query; 0 where there is none."""
-    order: Int[Tensor, " Tq"] | None = None
-    """The queries, those of the same token side by side; at the end those without an earlier copy in sight."""
-    keys: Int[Tensor, "roles n"] | None = None
-    """For each of `REPEATED` the keys that are some query's targets, as a list; filled up with 0."""
-    runs: Runs | None = None
-    """Which of all of them, list after list, are the targets of each query of `order`."""
-    wide: Float[Tensor, "marks Tk"] | None = None
-    """1 where a key is a target of all queries."""
+    lists: tuple[Listed, ...] = ()
+    """The targets of `REPEATED`, and of `MARKED`; none where the tokens are not known."""
 
     @classmethod
     def of(cls, text: Text | None, visible: Runs, counted: Bool[Tensor, " Tq"]) -> "Aims":
@@ -63,80 +82,58 @@ class Aims:
         found: dict[str, Found] = {}
         visible_keys = visible.count()[0].double()
 
-        def find(role: str, targets: Tensor, queries: Tensor, at: Tensor) -> None:
-            some = ((targets > 0).all(0) & counted[queries]).nonzero()[:, 0]
+        def find(role: str, targets: Tensor) -> None:
+            some = ((targets > 0).all(0) & counted).nonzero()[:, 0]
             if len(some):
-                found[role] = at[some], targets[:, some] / visible_keys[:, queries[some]]
+                found[role] = some, targets[:, some] / visible_keys[:, some]
 
         i = torch.arange(len(counted), device=counted.device)
         single = {role: target(text) for role, target in SINGLE.items()}
         for role, j in single.items():
-            find(role, (visible.sees(i, j.clamp(min=0))[0] & (j >= 0)).double(), i, i)
-        repeats = [find_targets(text) for find_targets in REPEATED.values()]
-        runs = [targets.seen(visible) for targets in repeats]
-        for role, of_role in zip(REPEATED, runs, strict=True):
-            find(role, of_role.count()[0].double(), i, i)
-        repeating = torch.stack([of_role.count()[0].any(0) for of_role in runs]).any(0)
-        order = torch.where(repeating, text.numbers[text.past :], len(text.ids)).argsort(stable=True)
-        wide = torch.stack([_or_none(getattr(text, role), text.real) for role in WIDE]).double()
-        for role, mask in zip(WIDE, wide, strict=True):
-            before = torch.nn.functional.pad(mask.cumsum(0), (1, 0))
-            start, stop = (side[0][:, sample].long() for side in (visible.start, visible.stop))
-            find(role, (before[stop] - before[start]).sum(-1), sample, i)
+            find(role, (visible.sees(i, j.clamp(min=0))[0] & (j >= 0)).double())
+        lists = []
+        for roles in (REPEATED, MARKED):
+            repeats = [find_targets(text) for find_targets in roles.values()]
+            runs = [targets.seen(visible) for targets in repeats]
+            for role, of_role in zip(roles, runs, strict=True):
+                find(role, of_role.count()[0].double())
+            order = i
+            if roles is REPEATED:  # those of the same token side by side, at the end those without a copy in sight
+                repeating = torch.stack([of_role.count()[0].any(0) for of_role in runs]).any(0)
+                order = torch.where(repeating, text.numbers[text.past :], len(text.ids)).argsort(stable=True)
+            lists.append(Listed.of(repeats, runs, order))
         single = {role: j.clamp(min=0) for role, j in single.items() if role in found}
-        keys, listed = _listed([targets.keys for targets in repeats], [of_role.take(order) for of_role in runs])
-        return cls(counted, several, sample, found, single, order, keys, listed, wide.float())
+        return cls(counted, several, sample, found, single, tuple(lists))
 
-    def weights(
-        self, call: Call, seen: Statistics, whole: Float[Tensor, "marks H n"]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each role the weight that queries put on their targets, (H, n), and a uniform head's, (H or 1, n).
-
-        `whole` is what the sampled rows put on the keys of `wide`.
-        """
-        if self.order is None:
+    def weights(self, call: Call, seen: Statistics) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each role the weight that queries put on their targets, (H, n), and a uniform head's, (H or 1, n)."""
+        if not self.lists:
             return {}
         # A bias hangs on where a key stands, which a list doesn't say.
         by_kernels = call.bias is None and native.refuses(call) is None
         named = self._by_kernels(call, seen) if by_kernels else self._from_rows(call)
-        on = dict(zip((*self.single, *REPEATED, *WIDE), (*named, *whole), strict=True))
+        on = dict(zip((*self.single, *REPEATED, *MARKED), named, strict=True))
         return {role: (on[role].index_select(1, at), uniform) for role, (at, uniform) in self.found.items()}
 
     def _by_kernels(self, call: Call, seen: Statistics) -> list[Float[Tensor, "H Tq"]]:
-        """What is put on the targets of `single`, then on those of `REPEATED`."""
-        assert self.order is not None and self.keys is not None and self.runs is not None
+        """The weight on the targets of `single`, then of each list."""
         known = call, seen.max_score, seen.peak
         single = [second.toward(*known, torch.stack(list(self.single.values()))[:, None])] if self.single else []
-        return [on[0] for part in (*single, second.held(*known, self.order, self.keys, self.runs)) for on in part]
+        lists = [second.held(*known, one.order, one.keys, one.runs) for one in self.lists]
+        return [on[0] for part in (*single, *lists) for on in part]
 
     def _from_rows(self, call: Call) -> list[Float[Tensor, "H Tq"]]:
         """The same from whole rows, some at a time."""
-        assert self.order is not None and self.keys is not None and self.runs is not None
         H, Tq, Tk = *call.q.shape[1:3], call.k.shape[2]
-        on = call.q.new_zeros(len(self.single) + len(REPEATED), H, Tq, dtype=call.dtype)
-        for at in torch.arange(Tq, device=call.q.device).split(max(1, ELEMENTS // (H * Tk))):
-            some = self.order[at]
+        on = call.q.new_zeros(len(self.single) + sum(len(one.keys) for one in self.lists), H, Tq, dtype=call.dtype)
+        for some in torch.arange(Tq, device=call.q.device).split(max(1, ELEMENTS // (H * Tk))):
             w = reference.softmax(call.take(some))[1][0]
-            single = [w.gather(2, j[some].expand(H, -1)[..., None])[..., 0] for j in self.single.values()]
-            targets = self.runs.take(at).dense()[0].unflatten(-1, self.keys.shape).unbind(-2)
-            repeated = [(w[..., keys] * mine).sum(-1) for keys, mine in zip(self.keys, targets, strict=True)]
-            on[:, :, some] = torch.stack([*single, *repeated])
+            parts = [w.gather(2, j[some].expand(H, -1)[..., None])[..., 0] for j in self.single.values()]
+            for one in self.lists:
+                targets = one.runs.take(one.order.argsort()[some]).dense()[0].unflatten(-1, one.keys.shape).unbind(-2)
+                parts += [(w[..., keys] * mine).sum(-1) for keys, mine in zip(one.keys, targets, strict=True)]
+            on[:, :, some] = torch.stack(parts)
         return list(on)
-
-
-def _or_none(mask: Tensor | None, real: Tensor) -> Tensor:
-    return torch.zeros_like(real) if mask is None else mask & real
-
-
-def _listed(keys: list[Int[Tensor, " _"]], runs: list[Runs]) -> tuple[Int[Tensor, "roles n"], Runs]:
-    """The lists of all roles, as long as one another, and the runs of all of them, counted through."""
-    n = max(second.TILE, *(-(-len(of_role) // second.TILE) * second.TILE for of_role in keys))
-    start, stop = (
-        torch.cat([getattr(of_role, side) + role * n for role, of_role in enumerate(runs)], -1)
-        for side in ("start", "stop")
-    )
-    padded = [torch.nn.functional.pad(of_role, (0, n - len(of_role))) for of_role in keys]
-    return torch.stack(padded).int(), Runs(start, stop, n * len(keys))
 
 
 def of_text(call: Call, b: int) -> Call:

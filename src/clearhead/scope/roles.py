@@ -2,8 +2,7 @@
 
 A head's score for a role is the mean, over the queries that have a visible target, of the weight it puts on
 their targets; beside it stands what a uniform head would score: the mean of (visible targets) / (visible
-keys) over the same queries. The last two of these are means over a sample of the queries alone, as
-`clearhead.scope.sampled` takes it.
+keys) over the same queries.
 
 | role | target of query i | first given in |
 |---|---|---|
@@ -65,7 +64,7 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Repeats:
-    """For each query the keys of its group before position `high`: those that stand by an earlier copy of its token.
+    """For each query the keys of its group before position `high`, such as those by an earlier copy of its token.
 
     `keys` are listed group by group, those of one group in the order of the text, so that the targets of any
     query that it may see are a few runs of the list: as few as the runs of keys that it may see.
@@ -110,6 +109,23 @@ def induction(text: Text) -> Repeats:
 def induction_before(text: Text) -> Repeats:
     """The same token at j + 1 < i as at i: Olsson et al.'s words."""
     return _repeats(text, -1, (text.positions - 1).clamp(min=0))
+
+
+def special_tokens(text: Text) -> Repeats:
+    """Every special token."""
+    return _marked(text, text.special_tokens)
+
+
+def punctuation(text: Text) -> Repeats:
+    """Every token that is punctuation."""
+    return _marked(text, text.punctuation)
+
+
+def _marked(text: Text, mask: Bool[Tensor, " Tk"] | None) -> Repeats:
+    """The keys of a mask, one group of all queries, wherever they stand."""
+    keys = (torch.zeros_like(text.real) if mask is None else mask & text.real).nonzero()[:, 0]
+    group = torch.zeros_like(text.positions)
+    return Repeats(keys, torch.zeros_like(keys), group, torch.full_like(group, len(text.ids)))
 
 
 def previous_token(text: Text) -> Int[Tensor, " Tq"]:
@@ -166,8 +182,8 @@ REPEATED: dict[str, Callable[[Text], Repeats]] = {
     "induction_before": induction_before,
 }
 """The roles whose targets stand by earlier copies of the query's token."""
-WIDE = ("special_tokens", "punctuation")
-"""The roles whose targets are the same for all queries, `Text`'s masks of these names: looked at from a sample."""
+MARKED: dict[str, Callable[[Text], Repeats]] = {"special_tokens": special_tokens, "punctuation": punctuation}
+"""The roles whose targets are the same for all queries."""
 ROLES = (
     *("previous_token", "next_token", "first_token", "self_token", "duplicate_token", "induction", "delimiter"),
     *("induction_before", "special_tokens", "punctuation"),

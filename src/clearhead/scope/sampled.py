@@ -27,22 +27,29 @@ def sample(counted: Bool[Tensor, " Tq"]) -> Int[Tensor, " n"]:
     return rows[torch.linspace(0, len(rows) - 1, SAMPLED).round().long()]
 
 
-def look(
-    call: Call, seen: Statistics, rows: Int[Tensor, " n"], wide: Float[Tensor, "roles Tk"] | None
-) -> tuple[Float[Tensor, "H n"], Float[Tensor, "roles H n"]]:
-    """Of a call of one text: how many keys hold 90 % of each query's weight, and how much the keys of `wide` hold."""
-    H = call.q.shape[1]
-    wide = call.q.new_zeros(0, call.k.shape[2]) if wide is None else wide
+def effective_context(call: Call, seen: Statistics, rows: Int[Tensor, " n"]) -> Float[Tensor, "H n"]:
+    """The fewest keys that hold 90 % of the weight of these queries, of a call of one text."""
     if native.refuses(call) is None:
         max_score, peak = (x.index_select(2, rows) for x in (seen.max_score, seen.peak))
-        few, held = second.fewest(call.take(rows), max_score, peak, HELD, wide)
-        return few[0], held[:, 0]
-    context = torch.zeros(H, len(rows))
-    on = torch.zeros(len(wide), H, len(rows), dtype=call.dtype)
+        return second.fewest(call.take(rows), max_score, peak, HELD)[0]
+    context = torch.zeros(call.q.shape[1], len(rows))
     for some, w in rows_of(call, seen, rows):
         context[:, some] = fewest(w)
-        on[..., some] = (w @ wide[:, : w.shape[-1]].to(w.dtype).mT).movedim(-1, 0)
-    return context, on
+    return context
+
+
+def variance_of_mean(values: Float[Tensor, "H n"], queries: int) -> Float[Tensor, " H"]:
+    """How far, squared, the mean of an even sample is from the mean of all `queries`, as one expects.
+
+        (1 − n/N) · Σ_m (x_{m+1} − x_m)² / (2 (n − 1)) / n
+
+    Neighbours are compared, as the queries are sampled in their order (Wolter, Introduction to Variance Estimation,
+    2007, ch. 8, v₂). 0 where all are in the sample.
+    """
+    n = values.shape[1]
+    if n == queries:
+        return values.new_zeros(len(values), dtype=torch.float64)
+    return (1 - n / queries) * values.double().diff(dim=1).square().sum(1) / (2 * (n - 1)) / n
 
 
 def rows_of(

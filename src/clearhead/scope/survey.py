@@ -70,7 +70,8 @@ class Surveyed:
         """A table with one row a head: that of `Record.heads`, over all documents.
 
         Beside each mean stand the ends of its 95 % confidence interval, `<column>_low` and `<column>_high`, with
-        the documents as the independent units (`Moments.intervals` has the formula). `max_score` is the largest
+        the documents as the independent units (`Moments.intervals` has the formula). So the interval of
+        effective_context has its sampling of queries in it. `max_score` is the largest
         of all. A pandas DataFrame where pandas is installed, a list of dicts else; `pandas=` chooses.
         """
         rows = self.totals.rows()

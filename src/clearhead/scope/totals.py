@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clearhead.scope.moments import Moments
-from clearhead.scope.summary import COLUMNS, COUNTS, Summary
+from clearhead.scope.summary import COLUMNS, COUNTS, STDERR, Summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,9 @@ class Tally:
     def rows(self) -> Iterator[dict[str, float]]:
         """One row a head: the columns of the head table, and beside each mean the ends of its interval."""
         order = {column: n for n, column in enumerate(COLUMNS)}
-        columns = sorted({*COLUMNS, *self.columns}, key=lambda column: (order.get(column, len(order)), column))
+        columns = sorted(
+            {*COLUMNS, *self.columns} - {*STDERR}, key=lambda column: (order.get(column, len(order)), column)
+        )
         none = Moments.none(len(self.max_score))
         means = {column: list(self.columns.get(column, none).intervals()) for column in columns}
         for head, score in enumerate(self.max_score):

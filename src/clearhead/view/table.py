@@ -81,7 +81,7 @@ class Sheet:
         return drawn
 
     def _cell(self, column: str, value: float, heat: Heat) -> Text:
-        """Coloured, but for what is no statistic of a head: how many queries there were, what a uniform head scores."""
-        if isinstance(value, int) or column.endswith("_uniform"):
+        """Coloured, but for what is no statistic of a head: counts, standard errors, what a uniform head scores."""
+        if isinstance(value, int) or column.endswith(("_uniform", "_stderr")):
             return Text(str(value) if isinstance(value, int) else short(value), "dim")
         return heat.cell(value, CELL, short(value))

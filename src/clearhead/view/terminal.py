@@ -260,6 +260,10 @@ class Numbers:
                 Text("" if uniform is None else f"{_number(uniform):^7}", "dim"),
                 Text(meaning if len(rows) == 1 else "", "dim"),
             )
+            if f"{column}_stderr" in rows[0]:
+                errors = (Text(f"{_number(row[f'{column}_stderr']):^6}", "dim") for row in rows)
+                says = f"its standard error, from {rows[0]['sampled']} of the queries" if len(rows) == 1 else ""
+                drawn.add_row("  ±", *errors, Text(), Text(says, "dim"))
         return drawn
 
 

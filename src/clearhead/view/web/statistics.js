@@ -65,6 +65,7 @@ export function inPlainWords(name) {
 }
 
 const UNIFORM = "_uniform";
+const STDERR = "_stderr";
 
 /**
  * The names of the statistics that have a number, roles first.
@@ -74,7 +75,22 @@ const UNIFORM = "_uniform";
 export function named(table) {
   const names = Object.keys(table).filter((name) => table[name].flat().some((value) => value !== null));
   const roles = names.filter((name) => name + UNIFORM in table);
-  return { roles, others: names.filter((name) => !roles.includes(name) && !name.endsWith(UNIFORM)) };
+  return { roles, others: names.filter((name) => !roles.includes(name) && !name.endsWith(UNIFORM) && !name.endsWith(STDERR)) };
+}
+
+/**
+ * A head's number as text, with its standard error where it is an estimate.
+ * @param {Record<string, (number | null)[][]>} table
+ * @param {string} name
+ * @param {number} layer
+ * @param {number} head
+ * @returns {string}
+ */
+export function written(table, name, layer, head) {
+  const value = table[name][layer][head];
+  if (value === null) return "–";
+  const error = table[name + STDERR]?.[layer][head];
+  return error ? `${statistic(name).write(value)} ± ${plain(error)}` : statistic(name).write(value);
 }
 
 /** @param {Record<string, (number | null)[][]>} table @returns {string[]} all roles, those too that the text gave no chance */

@@ -2,8 +2,8 @@
 
 import { element } from "../dom.js";
 import { heatOver, scaleLine, statisticPicker } from "../heat.js";
-import { counted, fine, percent } from "../numbers.js";
-import { capital, clearly, habit, named, played, statistic, toldInOrder } from "../statistics.js";
+import { counted } from "../numbers.js";
+import { capital, clearly, habit, named, played, statistic, toldInOrder, written } from "../statistics.js";
 import { fillSheet } from "../sheet.js";
 import { paletteOf } from "./map/palette.js";
 import { WallControls, showsMaps } from "./model/controls.js";
@@ -122,7 +122,7 @@ class ModelView {
       heat: shownHeat ? ({ layer, head }) => shownHeat.of(statistics[by][layer][head]) : null,
       name: ({ layer, head }) => {
         const shown = order === "role" ? habit(statistics, layer, head)?.role : by;
-        return `${layers[layer].position}·${head}${shown ? `  ${toldValue(statistics, shown, layer, head)}` : ""}`;
+        return `${layers[layer].position}·${head}${shown ? `  ${written(statistics, shown, layer, head)}` : ""}`;
       },
       says: (spot) => this.#says(spot, by),
     }, place);
@@ -135,7 +135,7 @@ class ModelView {
   #says({ layer, head }, by) {
     const { layers, statistics } = this.#context.payload.contents;
     const where = `layer ${layers[layer].position}, head ${head}`;
-    const told = by ? `: ${statistic(by).title} ${toldValue(statistics, by, layer, head)}` : "";
+    const told = by ? `: ${statistic(by).title} ${written(statistics, by, layer, head)}` : "";
     const best = habit(statistics, layer, head);
     return where + told + (best ? `; ${statistic(best.role).does ?? best.role}` : "");
   }
@@ -186,12 +186,6 @@ function lead({ contents: { layers, facts } }) {
       "Each small square is one head: down, the tokens that look; across, the tokens looked at; " +
       "the stronger the colour, the more weight. Click one to see it from near."),
   ];
-}
-
-/** @param {Record<string, (number | null)[][]>} table @param {string} by @param {number} layer @param {number} head */
-function toldValue(table, by, layer, head) {
-  const value = table[by][layer][head];
-  return value === null ? "–" : statistic(by).write(value);
 }
 
 /** @param {import("../heat.js").Heat | null} heat @param {Spot[]} spots @returns {Spot[]} those without a number last */

@@ -1,7 +1,7 @@
 /** A head in numbers: its roles, each beside what a uniform head would score, and its other statistics. */
 
 import { element } from "../../dom.js";
-import { habit, named, statistic, uniform } from "../../statistics.js";
+import { habit, named, statistic, uniform, written } from "../../statistics.js";
 
 /** @typedef {Record<string, (number | null)[][]>} Table */
 
@@ -23,10 +23,10 @@ export function portrait(table, layer, head) {
         "that together they may be more than all. The mark is where a head would be that looks everywhere alike."));
   }
   const plain = others.flatMap((name) => {
-    const value = table[name][layer][head];
-    const { title, says, write } = statistic(name);
-    if (value === null) return [];
-    return [element("div", { title: says }, element("dt", {}, title), element("dd", {}, write(value)))];
+    const { title, says } = statistic(name);
+    if (table[name][layer][head] === null) return [];
+    const value = written(table, name, layer, head);
+    return [element("div", { title: says }, element("dt", {}, title), element("dd", {}, value))];
   });
   if (plain.length) made.append(element("dl", { class: "others" }, ...plain));
   return made;
