@@ -118,6 +118,23 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_half_file(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("fits", [0, 1])
+def test_a_watch_on_a_full_disk_ends_with_that_sentence(fits, llama, tmp_path, monkeypatch):
+    save, saved = store._save, []
+
+    def full(tensors, path):
+        if len(saved) == fits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(path)
+        save(tensors, path)
+
+    monkeypatch.setattr(store, "_save", full)
+    said = rf"store: .*layers.{fits}.*safetensors cannot be written: No space left on device\."
+    with pytest.raises(ClearheadError, match=said), torch.no_grad(), ch.watch(llama.model, store=tmp_path) as seen:
+        llama.run()
+    assert len(seen) == fits and seen.calls == fits
+
+
 def test_a_file_that_was_deleted_is_named(tmp_path):
     with pytest.raises(ClearheadError, match=r"gone.safetensors, in which the watch stored q and k, is gone\."):
         OnDisk(tmp_path / "gone.safetensors").read("q")

@@ -152,16 +152,18 @@ class Record:
         | queries | how many queries were averaged: those that are no padding and see some key in every head |
         | entropy … lse | the means of `Statistics`; of max_score the maximum |
         | entropy_normalised | the mean over queries that see two keys or more |
-        | effective_context | the fewest keys that hold 90 % of a query's weight |
-        | sampled | over how many queries effective_context, special_tokens and punctuation are the mean |
+        | effective_context | the fewest keys that hold 90 % of a query's weight: an estimate |
+        | effective_context_stderr | its standard error: how far the mean over all queries may be from it |
+        | sampled | from how many queries effective_context is estimated |
         | sink | the share of queries that put more than 0.3 on the first token |
         | each of `clearhead.scope.roles` | the mean weight on its targets; `<role>_uniform`: a uniform head's |
         | copying | `clearhead.copying(model)`'s score, where that is given |
 
-        What takes a query's whole row comes from an even sample of each call's queries, 32 at most, the first and
-        the last among them, so that it costs O(T) each. Gu et al. 2024 call a head a sink if the mean weight on
-        the first token is more than 0.3; that is `first_token`, and `sink` says how many queries make it so. A
-        role is NaN where the text has no such target, and in cross-attention.
+        effective_context takes whole rows, O(T) each, so it comes from an even sample of each call's queries: 32 at
+        most, the first and the last among them. Its standard error is 0 where no call has more.
+        Gu et al. 2024 call a head a sink if the mean weight on the first token is more than 0.3; that is
+        `first_token`, and `sink` says how many queries make it so. A role is NaN where the text has no such target,
+        and in cross-attention.
         A pandas DataFrame where pandas is installed, a list of dicts else; `pandas=` chooses.
         """
         rows = [
@@ -232,6 +234,7 @@ class Record:
         sequence.append(step)
         if before is None:
             layer.sequences.append(sequence)
+        self._layers[layer.name] = layer  # only now: a full disk or budget must leave no layer without a step
         self.calls += 1
 
     def _put(self, step: Step, call: Call, v: Tensor | None, layer: Layer, known: Keys | KeysOnDisk | None) -> None:
@@ -321,9 +324,7 @@ class Record:
         self._now[sighting.name, sighting.row] += 1
         nth = self._now[sighting.name, sighting.row]
         name = sighting.name if nth == 1 else f"{sighting.name}#{nth}"
-        if name not in self._layers:
-            self._layers[name] = Layer(name, sighting.kind, sighting.layer, self.tokenizer)
-        return self._layers[name]
+        return self._layers.get(name) or Layer(name, sighting.kind, sighting.layer, self.tokenizer)
 
     # What is asked of several layers, or of a region: each in a file of its own.
     alike = alike.alike
