@@ -67,6 +67,25 @@ def test_95_of_100_intervals_hold_the_truth() -> None:
     assert 0.93 <= held <= 0.97
 
 
+@pytest.mark.parametrize(("a", "b"), [(2.0, 2.0), (0.6, 5.0), (9.0, 0.7)])
+def test_95_of_100_intervals_of_shares_hold_the_truth_and_none_leaves_the_range(a: float, b: float) -> None:
+    rng, D, heads = np.random.default_rng(0), 30, 2000
+    n = rng.integers(20, 400, D)
+    S = rng.beta(a, b, (D, heads)) * n[:, None]
+    moments = reduce(add, (Moments.of(list(s), int(count)) for s, count in zip(S, n, strict=True)))
+    found = list(moments.intervals(0, 1))
+    assert all(0 < low < mean < high < 1 for mean, low, high in found)
+    assert 0.93 <= np.mean([low <= a / (a + b) <= high for _, low, high in found]) <= 0.97
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (0.0, math.inf)])
+@given(values=st.lists(st.floats(0, 1), min_size=2, max_size=4))
+def test_no_interval_of_however_few_documents_leaves_the_range(least: float, most: float, values: list[float]) -> None:
+    moments = reduce(add, (Moments.of([10 * value], 10) for value in values))
+    mean, low, high = next(moments.intervals(least, most))
+    assert least <= low <= mean <= high <= most
+
+
 def test_documents_that_are_alike_leave_no_doubt() -> None:
     same = reduce(add, [Moments.of([0.1 * 3], 3)] * 7)
     assert len({*next(same.intervals())}) == 1  # by floats, the residual would not be quite 0

@@ -68,6 +68,18 @@ def means(row: dict[str, Any]) -> list[str]:
     return [column for column in row if f"{column}_low" in row]
 
 
+def within(column: str, mean: float, half: float) -> tuple[float, float]:
+    """The interval of a mean in its range: linear, of the logarithm, or of the logit."""
+    if column == "lse":
+        return mean - half, mean + half
+    if column in ("entropy", "distance", "effective_context"):
+        least = column == "effective_context"
+        ends = np.exp(np.log(mean - least) + np.array([-1, 1]) * half / (mean - least)) + least
+    else:
+        ends = 1 / (1 + np.exp(-np.log(mean / (1 - mean)) + np.array([1, -1]) * half / mean / (1 - mean)))
+    return ends[0], ends[1]
+
+
 # What it tells
 
 
@@ -108,7 +120,8 @@ def test_means_and_intervals_are_those_of_the_documents_own_sums(opened: Opened,
             half = math.nan
             if D > 1:
                 half = student(D - 1) * math.sqrt(D / (D - 1) * ((S - mean * n) ** 2).sum()) / n.sum()
-            np.testing.assert_allclose(got, [mean, mean - half, mean + half], rtol=1e-6, atol=1e-8)
+            low, high = within(column, mean, half)
+            np.testing.assert_allclose(got, [mean, low, high], rtol=1e-6, atol=1e-8)
     assert 0 < sum(row["duplicate_token"] > 0 for row in rows)
 
 

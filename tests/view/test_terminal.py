@@ -69,7 +69,11 @@ def test_the_scale_grows_lighter_in_even_steps() -> None:
 
 
 def test_the_columns_that_colour_are_those_of_the_head_table() -> None:
-    ours = [column for column in summary.COLUMNS if column not in summary.COUNTS and not column.endswith("_uniform")]
+    ours = [
+        column
+        for column in summary.COLUMNS
+        if column not in (*summary.COUNTS, *summary.STDERR) and not column.endswith("_uniform")
+    ]
     assert sorted(MEANINGS) == sorted(ours)
     assert set(ROLES) < set(MEANINGS)
 
@@ -204,6 +208,14 @@ def test_the_numbers_of_a_layer_have_a_column_a_head_and_the_uniform_score() -> 
 def test_the_numbers_of_one_head_come_with_their_meanings() -> None:
     drawn = "\n".join(text(Numbers(table(3, 4), 1, 2)))
     assert [meaning for meaning in MEANINGS.values() if meaning not in drawn] == []
+
+
+def test_an_estimate_comes_with_its_standard_error() -> None:
+    rows = table(3, 4, effective_context=12.5, effective_context_stderr=0.75, sampled=32)
+    drawn = text(Numbers(rows, 2, 1))
+    at = next(n for n, line in enumerate(drawn) if line.startswith("effective context"))
+    assert drawn[at + 1].split()[:2] == ["±", "0.75"]
+    assert drawn[at + 1].rstrip().endswith("its standard error, from 32 of the queries")
 
 
 def test_a_number_is_coloured_by_its_place_among_all_heads_of_the_model() -> None:

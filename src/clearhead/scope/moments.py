@@ -10,6 +10,8 @@ BITS = 40
 """A document's sums are rounded to multiples of 2^−40, some 10⁻¹²; whatever is done with them then is exact."""
 SHARE = 0.95
 """The share of intervals that hold the truth, in the long run."""
+LARGEST = 300.0
+"""The logarithm beyond which a factor is as good as infinite."""
 NORMAL = 1.959963984540054
 """The normal distribution's, beyond which 5 % lie on either side together."""
 
@@ -61,7 +63,7 @@ class Moments:
             [a + b for a, b in zip(self.sn, other.sn, strict=True)],
         )
 
-    def intervals(self) -> Iterator[Interval]:
+    def intervals(self, least: float = -math.inf, most: float = math.inf) -> Iterator[Interval]:
         """For each head the mean over all queries of all documents, and its 95 % confidence interval.
 
         The documents are the independent units, as queries of one document are alike. Then the mean is a ratio
@@ -70,12 +72,16 @@ class Moments:
             D/(D−1) · Σ (S_d − m n_d)² / (Σ n_d)²
 
         for the D documents that have something to say (n_d > 0). The interval is m ± t √variance, t being
-        Student's with D − 1 degrees of freedom (Cochran, Sampling Techniques, 1977, ch. 6). NaN where nothing
-        was counted, and the ends where a single document was.
+        Student's with D − 1 degrees of freedom (Cochran, Sampling Techniques, 1977, ch. 6). A mean that has a
+        `least` or a `most` value has its interval on the scale of log (m − least), or of
+        log (m − least) / (most − m), and so within them (Korn & Graubard, Survey Methodology 24, 1998). NaN where
+        nothing was counted, and the ends where a single document was.
 
         >>> two = Moments.of([1.0], 2) + Moments.of([6.0], 4)
         >>> next(two.intervals())
         Interval(mean=1.1666666666666667, low=-4.4805..., high=6.8138...)
+        >>> next(two.intervals(least=0))
+        Interval(mean=1.1666666666666667, low=0.0092..., high=147.6...)
         """
         D, n = self.documents, self.n
         for s, ss, sn in zip(self.s, self.ss, self.sn, strict=True):
@@ -87,7 +93,22 @@ class Moments:
             if D > 1:
                 residual = n * n * ss - 2 * n * s * sn + s * s * self.nn  # Σ (n S_d − s n_d)², nothing lost
                 half = student(D - 1) * math.sqrt(D * residual / ((D - 1) * n**4 << 2 * BITS))
-            yield Interval(mean, mean - half, mean + half)
+            yield Interval(mean, *_ends(mean, half, least, most))
+
+
+def _ends(mean: float, half: float, least: float, most: float) -> tuple[float, float]:
+    """The ends of mean ± half, on a scale that keeps them within least and most."""
+    if math.isinf(least) or math.isnan(half):
+        return mean - half, mean + half
+    if not least < mean < most:  # all documents are at one end of the range, but for rounding
+        return mean, mean
+    if math.isinf(most):
+        factor = math.exp(min(half / (mean - least), LARGEST))
+        return least + (mean - least) / factor, least + (mean - least) * factor
+    above, below = mean - least, most - mean
+    factor = math.exp(min(half * (most - least) / (above * below), LARGEST))
+    low, high = (above * by / (above * by + below) for by in (1 / factor, factor))
+    return least + low * (most - least), least + high * (most - least)
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from math import inf
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,13 @@ COLUMNS = (
 """The columns of the head table that a summary gives, in their order."""
 COUNTS = {"queries": "entropy", "sampled": "sampled"}
 """The columns that say how many queries others are the mean of, and where that number is counted."""
+RANGES = {
+    **dict.fromkeys(("entropy", "distance"), (0.0, inf)),
+    "effective_context": (1.0, inf),
+    **dict.fromkeys(("entropy_normalised", "peak", "sink"), (0.0, 1.0)),
+    **dict.fromkeys((column for role in ROLES for column in (role, f"{role}_uniform")), (0.0, 1.0)),
+}
+"""Between which values the means of a column lie, where there is an end."""
 STDERR = {"effective_context_stderr": "effective_context"}
 """The columns with the standard error of an estimate from `sampled` queries, and which estimate."""
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearhead.scope.moments import Moments
-from clearhead.scope.summary import COLUMNS, COUNTS, STDERR, Summary
+from clearhead.scope.moments import BITS, Moments
+from clearhead.scope.summary import COLUMNS, COUNTS, RANGES, STDERR, Summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,8 @@ class Tally:
         if any(math.isnan(score) for score in top):
             raise ValueError("a score is NaN")
         columns = {column: Moments.of(sums.tolist(), summary.counts[column]) for column, sums in summary.sums.items()}
+        for of, variances in summary.variances.items():
+            columns[f"{of}_stderr"] = Moments.of(variances.tolist(), summary.counts[of])
         return Tally(order, kind, top, columns)
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -36,16 +38,18 @@ class Tally:
     def rows(self) -> Iterator[dict[str, float]]:
         """One row a head: the columns of the head table, and beside each mean the ends of its interval."""
         order = {column: n for n, column in enumerate(COLUMNS)}
-        columns = sorted(
-            {*COLUMNS, *self.columns} - {*STDERR}, key=lambda column: (order.get(column, len(order)), column)
-        )
+        columns = sorted({*COLUMNS, *self.columns}, key=lambda column: (order.get(column, len(order)), column))
         none = Moments.none(len(self.max_score))
-        means = {column: list(self.columns.get(column, none).intervals()) for column in columns}
+        means = {c: list(self.columns.get(c, none).intervals(*RANGES.get(c, ()))) for c in columns}
         for head, score in enumerate(self.max_score):
             row: dict[str, float] = {}
             for column in columns:
                 if column in COUNTS:
                     row[column] = self.columns.get(COUNTS[column], none).n
+                elif column in STDERR:
+                    variances = self.columns.get(column, none)
+                    of_sum = math.sqrt(math.ldexp(variances.s[head], -BITS))
+                    row[column] = of_sum / variances.n if variances.n else math.nan
                 elif column == "max_score":
                     row[column] = score if score > -math.inf else math.nan
                 else:

@@ -42,7 +42,7 @@ def playing(table: HeadTable, top: int = 3) -> Table:
                 str(row["layer"]),
                 str(row["head"]),
                 Text(_number(row[role]), "bold" if row[role] > row[f"{role}_uniform"] else "dim"),
-                f"{_number(row[f'{role}_low'])} – {_number(row[f'{role}_high'])}",
+                _between(row[f"{role}_low"], row[f"{role}_high"]),
                 Text(_number(row[f"{role}_uniform"]), "dim"),
             )
             for row in strongest(table, role, top)
@@ -66,6 +66,10 @@ def noted(notes: Mapping[str, Sequence[str]], few: int = 3) -> Text:
         more = f" and {len(names) - few} more" if len(names) > few else ""
         lines.append(Text.assemble((f"! {len(names)} {what}", "yellow"), f": {', '.join(names[:few])}{more}"))
     return Text("\n").join(lines)
+
+
+def _between(low: float, high: float) -> str:
+    return "too few documents" if math.isnan(low) else f"{_number(low)} – {_number(high)}"
 
 
 def _number(value: float) -> str:
