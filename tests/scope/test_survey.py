@@ -70,7 +70,7 @@ def means(row: dict[str, Any]) -> list[str]:
 
 def within(column: str, mean: float, half: float) -> tuple[float, float]:
     """The interval of a mean in its range: linear, of the logarithm, or of the logit."""
-    if column == "lse":
+    if column == "lse" or half == 0:
         return mean - half, mean + half
     if column in ("entropy", "distance", "effective_context"):
         least = column == "effective_context"

@@ -132,7 +132,7 @@ def test_rows_that_could_not_be_compared_are_null_and_the_page_says_why(tmp_path
     known = contents(ch.compare(*records).page(tmp_path / "compare.html"))
     assert [head["js_distance"] for head in known["heads"]] == [None, None]
     assert known["by"] == "change"
-    assert known["facts"]["Rows"] == "The heads' rows were not compared, as the two read different tokens."
+    assert known["facts"]["Rows"] == "The heads' rows were not compared, as the two did not read as many tokens."
 
 
 @pytest.mark.browser
@@ -220,3 +220,14 @@ def test_a_picture_of_one_side_alone_is_refused_in_a_sentence(opened: Open) -> N
     until(
         browser, lambda: texts(browser, ".said") == ["It could not be saved. There is nothing to be seen of this head."]
     )
+
+
+def test_of_two_equal_runs_the_page_says_that_nothing_changed(tmp_path: Path) -> None:
+    attention, x = torch.nn.MultiheadAttention(8, 2), torch.randn(4, 1, 8)
+    records = []
+    for _ in range(2):
+        with ch.watch(attention) as seen:
+            attention(x, x, x)
+        records.append(seen)
+    known = contents(ch.compare(*records).page(tmp_path / "compare.html"))
+    assert known["facts"]["Changes"] == "Nothing changed: all 2 heads have the same numbers in both."

@@ -14,7 +14,6 @@ from clearhead.cli.tables import Files, table_options
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import open_model
 from clearhead.scope import summary
-from clearhead.scope.compare import COUNTS
 from clearhead.view.changes import ORDERS, Changes
 from clearhead.view.compared import compare
 from clearhead.view.seen import Seen
@@ -67,7 +66,7 @@ def command(
             "and with --files if they stand in files."
         )
     by = by and by.replace("-", "_")
-    known = [*ORDERS, *(column for column in summary.COLUMNS if column not in COUNTS)]
+    known = [*ORDERS, *(column for column in summary.COLUMNS if column not in (*summary.COUNTS, *summary.STDERR))]
     if by is not None and by not in known:
         raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(known)}.")
     files = Files(json, csv, parquet, force)

@@ -15,7 +15,7 @@ from clearhead.view.terminal import GUTTER, MEANINGS, Grid, Heat, title
 
 ORDERS = {
     "js_distance": ("rows differ", "distance of a head's rows: 0 the same, 1 no key in common"),
-    "change": ("what changed most", "the role or share whose mean changed most"),
+    "change": ("what changed most", "the role or share whose mean changed most for certain"),
 }
 """What heads can be sorted by that is no statistic: what it is called, and what it says."""
 BAR = 12
@@ -30,6 +30,9 @@ class Changes:
     top: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if nothing := self.comparison.nothing():
+            yield Text(nothing, "bold")
+            return
         rows = self.comparison.heads(self.by, pandas=False)
         sized = [{**row, "size": abs(row[self._column])} for row in rows]
         heat = Heat.over([row["size"] for row in sized], console)
@@ -57,21 +60,25 @@ class Changes:
     def _list(self, rows: list[dict[str, Any]], largest: float) -> Table:
         """A line a head: where, a bar of its size, that as a number where it is no change, and what changed."""
         drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        distance = [ORDERS[self.by][0]] if self.by == "js_distance" else []
-        for heading in ("layer", "head", "", *distance, "changed", "from", "to", "by"):
+        distance = [ORDERS[self.by][0], "±"] if self.by == "js_distance" else []
+        for heading in ("layer", "head", "", *distance, "changed", "from", "to", "by", "±", "queries"):
             drawn.add_column(heading, justify="left" if heading in ("", "changed") else "right", no_wrap=True)
         for row in rows:
             filled = round(row["size"] / largest * BAR) if largest > 0 else 0
             bar = Text.assemble(("━" * filled, "green"), ("╌" * (BAR - filled), "dim"))
-            sizes = [Text(f"{row['size']:.3f}", "bold")] if distance else []
+            error = Text(f"{row['js_distance_stderr']:.3f}", "dim")
+            sizes = [Text(f"{row['size']:.3f}", "bold"), error] if distance else []
             drawn.add_row(str(row["layer"]), str(row["head"]), bar, *sizes, *self._changed(row))
         return drawn
 
     def _changed(self, row: Mapping[str, Any]) -> list[Text]:
-        """Which column changed, from what, to what, by how much."""
+        """Which column changed, from what, to what, by how much, how sure that is, and from how many queries."""
         column = row["most"] if self.by in ORDERS else self.by
         if column is None:
-            return [Text("–")] * 4
+            return [Text("–")] * 6
         change = row[f"{column}_change"]
         by = f"{'+' if change >= 0 else '−'}{short(abs(change))}"
-        return [Text(title(column)), Text(short(row[f"{column}_a"])), Text(short(row[f"{column}_b"])), Text(by, "bold")]
+        half = row.get(f"{column}_change_high", change) - change
+        queries = " ".join(str(n) for n in dict.fromkeys(row[f"{column}_queries_{end}"] for end in ("a", "b")))
+        ends = (Text(short(row[f"{column}_{end}"])) for end in ("a", "b"))
+        return [Text(title(column)), *ends, Text(by, "bold"), Text(short(half), "dim"), Text(queries, "dim")]

@@ -41,16 +41,20 @@ class Compared(Comparison):
         runs, blocks = self._runs(in_bytes(budget, "budget") // 2)
         rows = sorted(self.heads(by, pandas=False), key=lambda row: (row["layer"], row["head"]))
         columns = [column for column in self.columns if f"{column}_a" in rows[0] and not column.endswith("_uniform")]
+        nothing = self.nothing()
+        halves = [column for column in columns if f"{column}_change_low" in rows[0]]
         contents = {
             "names": list(names),
-            "facts": {**(facts or {}), "Rows": self.how_rows()},
+            "facts": {**(facts or {}), **({"Changes": nothing} if nothing else {}), "Rows": self.how_rows()},
             "by": by or self.by,
             "columns": columns,
             "heads": [
                 {
                     **{name: row[name] for name in ("layer", "name", "head", "most")},
-                    **{name: number(row[name], DIGITS) for name in ("js_distance", "change")},
+                    **{name: number(row[name], DIGITS) for name in ("js_distance", "js_distance_stderr", "change")},
                     **{end: [number(row[f"{column}_{end}"], DIGITS) for column in columns] for end in ("a", "b")},
+                    "half": [number(_half(row, column), DIGITS) if column in halves else 0 for column in columns],
+                    "queries": [[row[f"{column}_queries_{end}"] for end in ("a", "b")] for column in columns],
                 }
                 for row in rows
             ],
@@ -79,7 +83,15 @@ class Compared(Comparison):
         """How the heads' rows were compared, in a sentence."""
         if self.without_rows:
             return f"The heads' rows were not compared, as {self.without_rows}."
-        return f"The heads' rows were compared on {self.rows} of {self.of} queries."
+        said = f"The heads' rows were compared on {self.rows} of {self.of} queries"
+        if self.differing:
+            said += f", position by position; {self.differing} of the {self.tokens} tokens differ"
+        return f"{said}."
+
+
+def _half(row: Mapping[str, Any], column: str) -> float:
+    """Half the interval of a column's change."""
+    return (float(row[f"{column}_change_high"]) - float(row[f"{column}_change_low"])) / 2
 
 
 def compare(a: Record, b: Record, *, rows: int = ROWS) -> Compared:

@@ -16,6 +16,9 @@ import { statistic } from "./statistics.js";
  * @property {number | null} change of that share
  * @property {(number | null)[]} a one number a column
  * @property {(number | null)[]} b
+ * @property {(number | null)[]} half of each column half the interval of its change; null where too few queries stand behind it
+ * @property {[number, number][]} queries of each column over how many queries the two means are
+ * @property {number | null} js_distance_stderr its standard error
  */
 
 /**
@@ -111,9 +114,22 @@ function pair(head, column, contents) {
   return at < 0 ? [null, null] : [head.a[at], head.b[at]];
 }
 
+/**
+ * What heads are sorted by: of a change the part that is certain, its size less half its interval.
+ * @param {Head} head
+ * @param {string} by
+ * @param {Contents} contents
+ */
+function certain(head, by, contents) {
+  const large = size(head, by, contents);
+  if (large < 0) return -Infinity;
+  const at = contents.columns.indexOf(by === "change" ? head.most ?? "" : by);
+  return large - (at < 0 ? 0 : head.half[at] ?? Infinity);
+}
+
 /** @param {Contents} contents @param {string} by @returns {Head[]} */
 export const ranking = (contents, by) =>
-  [...contents.heads].sort((one, other) => size(other, by, contents) - size(one, by, contents));
+  [...contents.heads].sort((one, other) => certain(other, by, contents) - certain(one, by, contents) || 0);
 
 /** @param {Contents} contents @returns {Record<string, number[]>} of each column the ends of its scale */
 function scales(contents) {
@@ -133,6 +149,7 @@ function line(head, contents, place, scale) {
     const largest = Math.max(...contents.heads.map((other) => other.js_distance ?? 0));
     track.style.setProperty("--value", (head.js_distance / (largest || 1)).toFixed(4));
     distance.append(track, element("span", { class: "value" }, plain(head.js_distance)));
+    if (head.js_distance_stderr !== null) distance.title = `standard error ${plain(head.js_distance_stderr)}`;
   }
   return element("tr", {
     "data-layer": head.layer,
@@ -150,12 +167,17 @@ function line(head, contents, place, scale) {
 function changed(head, column, contents, [low, high]) {
   const [a, b] = pair(head, column, contents);
   const { title, write } = statistic(column);
-  const name = element("span", { class: "what" }, title);
+  const index = contents.columns.indexOf(column);
+  const half = head.half[index];
+  const name = element("span", {
+    class: "what",
+    title: `over ${head.queries[index].join(" and ")} queries${half === null ? ": too few for an interval" : ""}`,
+  }, title);
   if (a === null || b === null) return [name, "–"];
   const beam = element("span", { class: "beam" });
   /** @param {number} value */
   const at = (value) => (high > low ? (value - low) / (high - low) : 0).toFixed(4);
   beam.style.setProperty("--from", at(a));
   beam.style.setProperty("--to", at(b));
-  return [name, beam, element("span", { class: "value" }, `${write(a)} → ${write(b)}`)];
+  return [name, beam, element("span", { class: "value" }, `${write(a)} → ${write(b)}${half ? ` ± ${write(half)}` : ""}`)];
 }

@@ -86,7 +86,7 @@ export function named(table) {
  * @param {number} head
  * @returns {string}
  */
-export function written(table, name, layer, head) {
+export function valueText(table, name, layer, head) {
   const value = table[name][layer][head];
   if (value === null) return "–";
   const error = table[name + STDERR]?.[layer][head];

@@ -2,8 +2,8 @@
 
 import { element } from "../dom.js";
 import { heatOver, scaleLine, statisticPicker } from "../heat.js";
-import { counted } from "../numbers.js";
-import { capital, clearly, habit, named, played, statistic, toldInOrder, written } from "../statistics.js";
+import { counted, fine, percent } from "../numbers.js";
+import { capital, clearly, habit, named, played, statistic, toldInOrder, valueText } from "../statistics.js";
 import { fillSheet } from "../sheet.js";
 import { paletteOf } from "./map/palette.js";
 import { WallControls, showsMaps } from "./model/controls.js";
@@ -122,7 +122,7 @@ class ModelView {
       heat: shownHeat ? ({ layer, head }) => shownHeat.of(statistics[by][layer][head]) : null,
       name: ({ layer, head }) => {
         const shown = order === "role" ? habit(statistics, layer, head)?.role : by;
-        return `${layers[layer].position}·${head}${shown ? `  ${written(statistics, shown, layer, head)}` : ""}`;
+        return `${layers[layer].position}·${head}${shown ? `  ${valueText(statistics, shown, layer, head)}` : ""}`;
       },
       says: (spot) => this.#says(spot, by),
     }, place);
@@ -135,7 +135,7 @@ class ModelView {
   #says({ layer, head }, by) {
     const { layers, statistics } = this.#context.payload.contents;
     const where = `layer ${layers[layer].position}, head ${head}`;
-    const told = by ? `: ${statistic(by).title} ${written(statistics, by, layer, head)}` : "";
+    const told = by ? `: ${statistic(by).title} ${valueText(statistics, by, layer, head)}` : "";
     const best = habit(statistics, layer, head);
     return where + told + (best ? `; ${statistic(best.role).does ?? best.role}` : "");
   }

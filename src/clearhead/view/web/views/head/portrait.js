@@ -1,7 +1,7 @@
 /** A head in numbers: its roles, each beside what a uniform head would score, and its other statistics. */
 
 import { element } from "../../dom.js";
-import { habit, named, statistic, uniform, written } from "../../statistics.js";
+import { habit, named, statistic, uniform, valueText } from "../../statistics.js";
 
 /** @typedef {Record<string, (number | null)[][]>} Table */
 
@@ -25,7 +25,7 @@ export function portrait(table, layer, head) {
   const plain = others.flatMap((name) => {
     const { title, says } = statistic(name);
     if (table[name][layer][head] === null) return [];
-    const value = written(table, name, layer, head);
+    const value = valueText(table, name, layer, head);
     return [element("div", { title: says }, element("dt", {}, title), element("dd", {}, value))];
   });
   if (plain.length) made.append(element("dl", { class: "others" }, ...plain));

@@ -3,7 +3,7 @@
 import { element, target } from "../../dom.js";
 import { heatOver } from "../../heat.js";
 import { counted } from "../../numbers.js";
-import { statistic, written } from "../../statistics.js";
+import { statistic, valueText } from "../../statistics.js";
 import { spotsOf } from "../model/layout.js";
 
 /** @typedef {import("../model/layout.js").Spot} Spot */
@@ -132,7 +132,7 @@ export class HeadTable {
     const { layers, statistics } = this.#contents;
     const cells = this.#columns.map((name) => {
       const value = statistics[name][layer][head];
-      const cell = element("td", {}, written(statistics, name, layer, head));
+      const cell = element("td", {}, valueText(statistics, name, layer, head));
       cell.style.setProperty("--heat", String(this.#heats[name].of(value) ?? 0));
       return cell;
     });
