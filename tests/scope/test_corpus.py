@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import ClearheadError
+from clearhead.scope import corpus
 from clearhead.scope.corpus import Corpus
 
 
@@ -63,6 +64,39 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path) -> Non
     (tmp_path / "gone.txt").symlink_to("nowhere")
     found = {document.name: document.problem for document in Corpus(tmp_path)}
     assert found["gone.txt"] == ("unreadable", "No such file or directory")
+
+
+def test_fifos_devices_and_links_that_may_have_no_end_are_skipped_and_reported(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    os.mkfifo(folder / "fifo.txt")
+    (folder / "device.txt").symlink_to("/dev/zero")
+    (folder / "again").symlink_to(folder)
+    (folder / "loop.txt").symlink_to("loop.txt")
+    (folder / "z.txt").write_text("good")
+    assert {document.name: document.problem or document.text for document in Corpus(folder)} == {
+        "again": ("skipped", "it is a link to a folder"),
+        "device.txt": ("skipped", "it is a device"),
+        "fifo.txt": ("skipped", "it is a FIFO"),
+        "loop.txt": ("unreadable", "Too many levels of symbolic links"),
+        "z.txt": "good",
+    }
+    assert Corpus(folder).size == 4
+    for path, kind in ((folder / "fifo.txt", "a FIFO"), ("/dev/zero", "a device")):
+        with pytest.raises(ClearheadError, match=f"The corpus .* is {kind}; expected a folder or a file"):
+            Corpus(path)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 100])
+def test_a_file_is_read_in_pieces(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "PIECE", piece)
+    (tmp_path / "a.txt").write_bytes("\ufeffZwei Kätzchen, 三只小猫.".encode())
+    (tmp_path / "b.txt").write_bytes("Kätzchen".encode() + b"\xff" + b"more" * 100)
+    (tmp_path / "c.txt").write_bytes("ä".encode()[:1])
+    good, bad, half = Corpus(tmp_path)
+    assert (good.text, good.size) == ("Zwei Kätzchen, 三只小猫.", (tmp_path / "a.txt").stat().st_size)
+    assert bad.problem == ("undecodable", "its byte 9 is 0xff, which is no UTF-8")
+    assert half.problem == ("undecodable", "its byte 0 is 0xc3, which is no UTF-8")
 
 
 def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -400,6 +400,49 @@ def test_checkpoints_come_every_few_seconds(
     assert there[5:] == [False] + [True] * 4
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [1, 2],
+        {},
+        {"totals": None},
+        {"documents": "three"},
+        {"totals": {"documents": 3, "tokens": 5, "layers": {"a": {"order": 0}}}},
+        {"notes": [[1]]},
+        {"totals": {"documents": -3, "tokens": 5, "layers": {}}},
+        {
+            "totals": {
+                "documents": 3,
+                "tokens": 5,
+                "layers": {"a": {"order": 0, "kind": "self", "max_score": [1.0], "columns": {"peak": [1, 2, 4, [1]]}}},
+            }
+        },
+    ],
+)
+def test_a_checkpoint_with_a_right_sum_and_wrong_contents_is_refused(
+    wrong: Any, run: Callable[..., Surveyed], interrupted: Path
+) -> None:
+    told = checkpoints.read(interrupted)
+    checkpoints.write(interrupted, told | wrong if wrong else wrong) if isinstance(wrong, dict) else (
+        checkpoints.write(interrupted, wrong)
+    )
+    with pytest.raises(ClearheadError, match=r"The checkpoint .* (has the right sum but|holds a list, not a survey)"):
+        run(["", *TEXTS], checkpoint=interrupted, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        ("one string", r"documents: got one string, .* expected several: \[text\]\."),
+        (b"bytes", "documents: got one string"),
+        (["ok", None], "documents: number 1 is NoneType; expected a string or a Document"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(documents: Any, said: str, run: Callable[..., Surveyed]) -> None:
+    with pytest.raises(ClearheadError, match=said):
+        run(documents)
+
+
 def test_a_survey_that_was_interrupted_is_not_overwritten(run: Callable[..., Surveyed], interrupted: Path) -> None:
     before = interrupted.read_bytes()
     with pytest.raises(

@@ -10,7 +10,7 @@ from typing import Any
 from clearhead import atomic_write
 from clearhead.errors import ClearheadError
 
-KIND = "clearhead survey 1"
+KIND = "clearhead survey 2"
 
 
 def write(path: Path, told: Mapping[str, Any]) -> None:
@@ -46,7 +46,12 @@ def read(path: Path) -> dict[str, Any]:
         raise ClearheadError(f"{path} is no checkpoint of a survey; name another with --checkpoint, or move it away.")
     if head != f"{KIND} {_sum(body)}":
         raise ClearheadError(f"The checkpoint {path} is damaged: its sum is not that of its first line. Remove it.")
-    told: dict[str, Any] = json.loads(body)
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ClearheadError(f"The checkpoint {path} has the right sum but is no JSON: {error}. Remove it.") from error
+    if not isinstance(told, dict):
+        raise ClearheadError(f"The checkpoint {path} holds a {type(told).__name__}, not a survey's state. Remove it.")
     return told
 
 

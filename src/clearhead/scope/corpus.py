@@ -1,13 +1,17 @@
 """A corpus: documents, one at a time, from a folder, a file of lines, or JSON lines."""
 
+import codecs
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from clearhead.errors import ClearheadError
 
+PIECE = 2**20
+"""How many bytes of a file are read at a time."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -29,6 +33,7 @@ class Corpus:
     """The documents of a folder, of a file with one a line, or of JSON lines; read anew each time, never held.
 
     A folder's documents are all its files, in its subfolders too, by name; what begins with a dot is left out.
+    Links to folders, FIFOs and devices are given as documents that can't be read, as they may have no end.
     A file is JSON lines if its name ends in .jsonl, .ndjson or .json; their text stands in `field`. All are in
     UTF-8. A document that can't be read is given too, with what is wrong.
 
@@ -39,7 +44,7 @@ class Corpus:
     ['A cat.', ('no text', "the object has no field 'text', but title")]
 
     Raises:
-        ClearheadError: if there is no such file or folder, or nothing is in it.
+        ClearheadError: if there is no such file or folder, nothing is in it, or it is a FIFO or a device.
     """
 
     path: str | Path
@@ -50,6 +55,11 @@ class Corpus:
         if not path.exists():
             raise ClearheadError(
                 f"There is no corpus {path}: name a folder of texts, a file with one a line, or JSON lines."
+            )
+        if not path.is_dir() and not path.is_file():
+            raise ClearheadError(
+                f"The corpus {path} is {_kind(path.stat().st_mode)}; expected a folder or a file, which can be read "
+                "twice. Write what it gives into a file first."
             )
         if path.is_dir() and next(_files(path), None) is None:
             raise ClearheadError(f"The folder {path} holds no files; put one text in each.")
@@ -70,7 +80,7 @@ class Corpus:
         for file in _files(folder):
             name = _shown(file.relative_to(folder))
             try:
-                yield _decoded(name, file.read_bytes())
+                yield _read(name, file)
             except OSError as error:
                 yield Document(name, "", ("unreadable", str(error.strerror)), _size(file))
 
@@ -113,6 +123,33 @@ def _shown(name: str | Path) -> str:
     return os.fsencode(Path(name).as_posix()).decode(errors="backslashreplace")
 
 
+def _read(name: str, file: Path) -> Document:
+    """A whole file's document, read in pieces: what is no text is left at the first piece that shows it."""
+    mode, size = file.stat().st_mode, _size(file)
+    if not stat.S_ISREG(mode):
+        return Document(name, "", ("skipped", f"it is {_kind(mode)}"), size)
+    decoder, parts, before = codecs.getincrementaldecoder("utf-8")(), [], 0
+    with file.open("rb") as data:
+        while True:
+            piece = data.read(PIECE)
+            undecided = len(decoder.getstate()[0])
+            try:
+                parts.append(decoder.decode(piece, final=not piece))
+            except UnicodeDecodeError as error:
+                at = before - undecided + error.start
+                why = f"its byte {at} is {error.object[error.start]:#04x}, which is no UTF-8"
+                return Document(name, "", ("undecodable", why), size)
+            if not piece:
+                return Document(name, "".join(parts).removeprefix("\ufeff"), None, before)
+            before += len(piece)
+
+
+def _kind(mode: int) -> str:
+    """What stands there that is no file."""
+    kinds = {stat.S_IFDIR: "a link to a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def _decoded(name: str, data: bytes) -> Document:
     try:
         return Document(name, data.decode("utf-8").removeprefix("\ufeff"), None, len(data))
@@ -122,14 +159,15 @@ def _decoded(name: str, data: bytes) -> Document:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, folder by folder, by name."""
+    """All files below a folder, folder by folder, by name; links to folders among them, which are not followed."""
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+        links = [name for name in folders if Path(here, name).is_symlink()]
+        yield from (Path(here, name) for name in sorted([*files, *links]) if not name.startswith("."))
 
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        return file.stat().st_size if file.is_file() else 0
     except OSError:  # a link to nowhere, which is told of when it is to be read
         return 0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BITS = 40
 """A document's sums are rounded to multiples of 2^−40, some 10⁻¹²; whatever is done with them then is exact."""
@@ -47,6 +47,15 @@ class Moments:
         """Of one document. Raises ValueError or OverflowError for a sum that is not finite."""
         s = [round(math.ldexp(x, BITS)) for x in sums]
         return Moments(int(n > 0), n, n * n, s, [x * x for x in s], [x * n for x in s])
+
+    @staticmethod
+    def of_json(values: Sequence[Any], heads: int) -> "Moments":
+        """From its fields in their order, as JSON has them; TypeError or ValueError for what is something else."""
+        documents, n, nn, *sums = values
+        of_heads = [documents, n, nn, *(x for some in sums for x in some)]
+        if len(sums) != 3 or any(len(some) != heads for some in sums) or any(type(x) is not int for x in of_heads):
+            raise ValueError(f"expected three counts and three lists of {heads} integers")
+        return Moments(documents, n, nn, *sums)
 
     @staticmethod
     def none(heads: int) -> "Moments":

@@ -161,7 +161,7 @@ def survey(
     >>> row["peak_low"] < row["peak"] < row["peak_high"]
     True
     """
-    _check(model, tokenizer, context, long, processes, threads)
+    _check(model, tokenizer, documents, context, long, processes, threads)
     threads = threads or max(1, torch.get_num_threads() // processes)
     rank, world = together.place()
     reader = Reader(model, tokenizer, context, long)
@@ -222,8 +222,18 @@ def own(checkpoint: str | os.PathLike[str]) -> Path:
 
 
 def _check(
-    model: nn.Module, tokenizer: Any, context: int | None, long: str, processes: int, threads: int | None
+    model: nn.Module,
+    tokenizer: Any,
+    documents: object,
+    context: int | None,
+    long: str,
+    processes: int,
+    threads: int | None,
 ) -> None:
+    if isinstance(documents, str | bytes):
+        raise ClearheadError(
+            "documents: got one string, whose characters would be surveyed one by one; expected several: [text]."
+        )
     if getattr(model, "main_input_name", None) != "input_ids":
         raise ClearheadError(
             f"A survey reads texts with a Transformers model that takes input_ids; got {class_name(model)}."
@@ -257,12 +267,23 @@ def _begin(path: Path | None, resume: bool, ours: dict[str, Any]) -> tuple[Done,
     told = checkpoints.read(path)
     if not resume:
         raise ClearheadError(
-            f"{path} holds a survey that was interrupted after {told['documents']} documents. "
+            f"{path} holds a survey that was interrupted after {told.get('documents', 'some')} documents. "
             "Go on with it (--resume), or remove it."
         )
-    checkpoints.check_same(path, told["survey"], ours)
-    done = Done(told["documents"], told["digest"], told["size"], Totals.of_json(told["totals"]))
-    return done, [Said(*note) for note in told["notes"]]
+    try:
+        checkpoints.check_same(path, told["survey"], ours)
+        done = Done(told["documents"], told["digest"], told["size"], Totals.of_json(told["totals"]))
+        numbers = done.documents, done.size, done.totals.documents, done.totals.tokens
+        if not isinstance(done.digest, str) or any(type(number) is not int or number < 0 for number in numbers):
+            raise TypeError("a count is no count")
+        return done, [Said(*note) for note in told["notes"]]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, ClearheadError):
+            raise
+        raise ClearheadError(
+            f"The checkpoint {path} has the right sum but not the contents of a survey ({error!r}). Remove it, or name "
+            "another with --checkpoint."
+        ) from error
 
 
 @dataclass(eq=False)
@@ -281,6 +302,10 @@ class _Stream:
         for number, document in enumerate(self.documents):
             if isinstance(document, str):
                 document = Document(f"document {number}", document, None, len(document.encode(errors="surrogatepass")))
+            elif not isinstance(document, Document):
+                raise ClearheadError(
+                    f"documents: number {number} is {type(document).__name__}; expected a string or a Document."
+                )
             self.digest, count = _after(self.digest, document), number + 1
             if count == self.done.documents and self.digest != self.done.digest:
                 raise self._other("are other ones now")

@@ -100,8 +100,11 @@ class Totals:
             name: Tally(
                 tally["order"],
                 tally["kind"],
-                tally["max_score"],
-                {column: Moments(*values) for column, values in tally["columns"].items()},
+                [float(score) for score in tally["max_score"]],
+                {
+                    column: Moments.of_json(values, len(tally["max_score"]))
+                    for column, values in tally["columns"].items()
+                },
             )
             for name, tally in told["layers"].items()
         }
