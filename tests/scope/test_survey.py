@@ -419,6 +419,7 @@ def test_checkpoints_come_every_few_seconds(
         },
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_a_checkpoint_with_a_right_sum_and_wrong_contents_is_refused(
     wrong: Any, run: Callable[..., Surveyed], interrupted: Path
 ) -> None:
@@ -438,6 +439,7 @@ def test_a_checkpoint_with_a_right_sum_and_wrong_contents_is_refused(
         (["ok", None], "documents: number 1 is NoneType; expected a string or a Document"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_list_of_texts_is_refused(documents: Any, said: str, run: Callable[..., Surveyed]) -> None:
     with pytest.raises(ClearheadError, match=said):
         run(documents)
@@ -493,7 +495,7 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     if options == {"long": "cut"}:  # the tests' type checker would be first
         with pytest.raises(ClearheadError, match=said):
-            surveying._check(opened.model, None, None, "cut", 1, 1)
+            surveying._check(opened.model, None, [], None, "cut", 1, 1)
         return
     with pytest.raises(ClearheadError, match=said):
         run(**options)
