@@ -39,8 +39,10 @@ def test_what_changed_is_said_from_to_and_by_how_much(compared: Compared) -> Non
     most, (a, b) = row["most"], (row[f"{row['most']}_{end}"] for end in ("a", "b"))
     sign = "+" if b > a else "−"
     line = next(line for line in drawn(compared, "js_distance").splitlines() if LISTED.search(line))
-    told = f"{row['js_distance']:.3f} {most.replace('_', ' ')} {a:.2f} {b:.2f} {sign}{abs(b - a):.2f}"
-    assert " ".join(line.split()).endswith(told)
+    distance = f"{row['js_distance']:.3f} {row['js_distance_stderr']:.3f}"
+    told = f"{distance} {most.replace('_', ' ')} {a:.2f} {b:.2f} {sign}{abs(b - a):.2f}"
+    assert told in " ".join(line.split())
+    assert line.split()[-1] == str(row[f"{most}_queries_b"])
 
 
 @pytest.mark.parametrize("width", [80, 110, 200])

@@ -82,8 +82,9 @@ def test_heads_come_sorted_by_what_the_address_or_the_list_says(opened: Open, co
 def test_a_line_says_from_what_to_what(opened: Open, compared: Compared) -> None:
     row = compared.heads("distance", pandas=False)[0]
     browser = opened("#by=distance")
-    a, b = re.findall(r"([\d.]+) tokens", texts(browser, "tbody .changed .value")[0])
-    assert (float(a), float(b)) == pytest.approx((row["distance_a"], row["distance_b"]), rel=1e-2)
+    a, b, half = map(float, re.findall(r"([\d.]+) tokens", texts(browser, "tbody .changed .value")[0]))
+    assert (a, b) == pytest.approx((row["distance_a"], row["distance_b"]), rel=1e-2)
+    assert half == pytest.approx(row["distance_change_high"] - row["distance_change"], rel=5e-2)
 
 
 @pytest.mark.browser

@@ -40,7 +40,11 @@ class Changes:
         yield Text.assemble((name, "bold"), (f"  {says}", "dim"))
         yield Text.assemble(heat.legend(), ("   layers ↓ heads →   • a head listed", "dim"))
         yield Text()
-        listed = self._list([row for row in sized if not math.isnan(row["size"])][: self.top], heat.high)
+        top = [row for row in sized if not math.isnan(row["size"])][: self.top]
+        listed = self._list(top, heat.high)
+        unlimited = options.update(max_width=1000)  # by the terminal's own width a measure is cut
+        if console.measure(listed, options=unlimited).maximum > options.max_width:
+            listed = self._list(top, heat.high, certainty=False)
         marked = {(row["layer"], row["head"]) for row in sized[: self.top]}
         heads = 1 + max(row["head"] for row in rows)
         grid = Grid(sorted(sized, key=lambda row: (row["layer"], row["head"])), "size", marked)
@@ -57,18 +61,23 @@ class Changes:
     def _column(self) -> str:
         return self.by if self.by in ORDERS else f"{self.by}_change"
 
-    def _list(self, rows: list[dict[str, Any]], largest: float) -> Table:
-        """A line a head: where, a bar of its size, that as a number where it is no change, and what changed."""
+    def _list(self, rows: list[dict[str, Any]], largest: float, *, certainty: bool = True) -> Table:
+        """A line a head: where, a bar of its size, that as a number where it is no change, and what changed.
+
+        Without `certainty`, for a narrow terminal, the intervals and the numbers of queries are left out.
+        """
         drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        distance = [ORDERS[self.by][0], "±"] if self.by == "js_distance" else []
-        for heading in ("layer", "head", "", *distance, "changed", "from", "to", "by", "±", "queries"):
+        distance = [ORDERS[self.by][0]] if self.by == "js_distance" else []
+        distance += ["±"] if distance and certainty else []
+        sure = ("±", "queries") if certainty else ()
+        for heading in ("layer", "head", "", *distance, "changed", "from", "to", "by", *sure):
             drawn.add_column(heading, justify="left" if heading in ("", "changed") else "right", no_wrap=True)
         for row in rows:
             filled = round(row["size"] / largest * BAR) if largest > 0 else 0
             bar = Text.assemble(("━" * filled, "green"), ("╌" * (BAR - filled), "dim"))
             error = Text(f"{row['js_distance_stderr']:.3f}", "dim")
-            sizes = [Text(f"{row['size']:.3f}", "bold"), error] if distance else []
-            drawn.add_row(str(row["layer"]), str(row["head"]), bar, *sizes, *self._changed(row))
+            sizes = [Text(f"{row['size']:.3f}", "bold"), error][: len(distance)]
+            drawn.add_row(str(row["layer"]), str(row["head"]), bar, *sizes, *self._changed(row)[: 4 + len(sure)])
         return drawn
 
     def _changed(self, row: Mapping[str, Any]) -> list[Text]:
