@@ -297,7 +297,8 @@ def of_model(opened, inputs, real, sees, marks, layers, dtype, modeling, monkeyp
     for layer in layers:
         q, k, scale, w = heard[layer]
         weights = full_weights(q, k, sees, scale)
-        np.testing.assert_allclose(weights[1], w.numpy(), atol=1e-7)  # Llama's softmax is in float32 always
+        # Llama's softmax is in float32 always: up to a few roundings, which differ by instruction set.
+        np.testing.assert_allclose(weights[1], w.numpy(), atol=5e-7)
         rows = [row for row in table if row["layer"] == layer]
         for column, by in differences(rows, weights, sees, ids, real, kinds).items():
             far[column] = max(far[column], by)
