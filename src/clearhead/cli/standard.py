@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import click
 
-PLAIN = dict(zip("░▒▓█━╌─│→←↓↑↵•·–—−×…✓≤≥∅�“”‘’", ".:%#=--|><v^/*.---x~+<>0?\"\"''", strict=True))
+PLAIN = dict(zip("░▒▓█━╌─│→←↓↑↵•·–—−×±…✓≤≥∅�“”‘’", ".:%#=--|><v^/*.---x~~+<>0?\"\"''", strict=True))
 """What stands for a sign where the terminal has no other than its own few, one for one, so that columns stay."""
 ERRORS = "clearhead.plain"
 
