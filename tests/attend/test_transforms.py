@@ -101,6 +101,16 @@ def test_a_hessian_on_the_reference_which_auto_takes(backend: str, dtype: torch.
     torch.testing.assert_close(ours, twice)
 
 
+def test_second_derivatives_in_reverse_mode_for_which_auto_takes_tiled() -> None:
+    q, k, v = (t[:1, :2, :2].float() for t in qkv())
+    expected = hessian(lambda q: attend("reference", q, k, v).sin().sum())(q)
+    torch.testing.assert_close(jacrev(jacrev(lambda q: attend("auto", q, k, v).sin().sum()))(q), expected)
+    with pytest.raises(ch.ClearheadError, match=r"no second derivative.*'tiled' or backend='reference'"):
+        torch.autograd.functional.hessian(lambda q: attend("auto", q, k, v).sin().sum(), q)
+    tiled = torch.autograd.functional.hessian(lambda q: attend("tiled", q, k, v).sin().sum(), q)
+    torch.testing.assert_close(tiled, expected)
+
+
 LEARNED: dict[str, tuple[tuple[int, ...], Callable[[Tensor], dict[str, Any]]]] = {
     "nothing": ((1,), lambda _: {}),
     "sinks": ((4,), lambda w: {"sinks": w}),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,11 +64,20 @@ class Call:
         if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in self.tensors):
             return True
         # In a Hessian the tangent is hidden within the tensors of another transform, which is the inner one.
+        return self._transforms(torch._C._functorch.TransformType.Jvp) > 0
+
+    @property
+    def in_second_reverse_mode(self) -> bool:
+        """Whether the gradient's gradient is taken by torch.func, as in jacrev(jacrev(f))."""
+        return not torch.compiler.is_compiling() and self._transforms(torch._C._functorch.TransformType.Grad) > 1
+
+    def _transforms(self, kind: Any) -> int:
+        """How many of torch.func's transforms of this kind the call runs in, if its tensors take part in any."""
         transforms = torch._C._functorch.get_interpreter_stack() or []
         is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        return any(one.key() == torch._C._functorch.TransformType.Jvp for one in transforms) and any(
-            t is not None and is_wrapped(t) for t in self.tensors
-        )
+        if not (transforms and any(t is not None and is_wrapped(t) for t in self.tensors)):
+            return 0
+        return sum(one.key() == kind for one in transforms)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -98,6 +98,8 @@ def _obstacles(call: Call) -> Iterator[str]:
         yield f"a dot product needs queries and keys of one width: got D = {D} in q, {call.k.shape[-1]} in k"
     if call.in_forward_mode:
         yield "it has no forward-mode derivative"
+    elif call.in_second_reverse_mode:
+        yield "it has no second derivative"
 
 
 def refuses_tensors(q: Tensor, v: Tensor) -> str | None:
