@@ -197,6 +197,16 @@ def test_dropout_is_fair_reproducible_and_different_each_time(backend: str) -> N
     assert torch.equal(ch.attention(q, k, v, dropout=0.25, backend=backend), out)
 
 
+@pytest.mark.parametrize("pattern", [ch.causal(), ch.causal() & ch.window(37), ch.padding(torch.tensor([150, 90]))])
+def test_native_and_tiled_drop_the_same_weights(pattern: ch.Pattern) -> None:
+    q, k, v = leaf(2, 4, 130, 4).float(), leaf(2, 2, 150, 4).float(), leaf(2, 2, 150, 3).float()
+    outputs = []
+    for backend in ("native", "tiled"):
+        torch.manual_seed(2**40 + 5)
+        outputs.append(ch.attention(q, k, v, pattern=pattern, dropout=0.3, backend=backend))
+    torch.testing.assert_close(*outputs)
+
+
 def test_what_is_seen_takes_no_part_in_the_gradient(backend: str, dtype: torch.dtype) -> None:
     q, k, v = (leaf(*s, dtype=dtype) for s in SHAPES.values())
     _, seen = ch.attention(q, k, v, probe=True, backend=backend)

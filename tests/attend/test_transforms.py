@@ -117,6 +117,7 @@ LEARNED: dict[str, tuple[tuple[int, ...], Callable[[Tensor], dict[str, Any]]]] =
     "relative": ((4, 7), lambda w: {"bias": ch.relative(w)}),
     "dense": ((1, 4, 3, 5), lambda w: {"bias": w}),
     "alibi": ((4,), lambda w: {"bias": ch.alibi(w)}),
+    "dropout": ((1,), lambda _: {"dropout": 0.4}),
 }
 
 
@@ -128,11 +129,15 @@ def test_batched_gradients_are_those_one_by_one(learned: str, typed: tuple[str, 
     pattern = ch.causal() & ch.padding(torch.tensor([0, 4]))
 
     def call(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+        torch.manual_seed(1)
         out = ch.attention(q, k, v, pattern=pattern, softcap=2.0, backend=backend, **options(weight))
         return out.flatten()[::7]
 
     batched, single = (jacobian(call, (q, k, v, weight), vectorize=vectorize) for vectorize in (True, False))
     torch.testing.assert_close(batched, single)
+    if learned in ("nothing", "dropout"):
+        reverse = jacrev(call, argnums=(0, 1, 2))(q, k, v, weight)
+        torch.testing.assert_close(reverse, single[:3])
 
 
 def test_gradcheck_passes_with_its_batched_gradients() -> None:

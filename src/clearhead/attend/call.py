@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from clearhead.attend.biases import Bias
+from clearhead.attend.dropout import keep
 from clearhead.attend.grouped import expand_product
 from clearhead.attend.runs import Runs
 from clearhead.attend.scores import Score
-from clearhead.errors import ClearheadError
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +158,10 @@ class Call:
         nan = nan | (plus & minus) | total.isnan()  # the last where a weight is
         return total.masked_fill(plus, torch.inf).masked_fill(minus, -torch.inf).masked_fill(nan, torch.nan)
 
-    def dropout_mask(self, rows: slice, columns: slice, shape: torch.Size) -> Float[Tensor, "B H m n"]:
-        """0 where a weight of this tile is dropped, 1 / (1 − dropout) where it stays; the same whenever asked."""
-        generator = torch.Generator(self.q.device)
-        generator.manual_seed((self.seed * 1_000_003 + rows.start) * 1_000_003 + columns.start & (2**63 - 1))
-        kept = torch.rand(shape, generator=generator, device=self.q.device) >= self.dropout
-        return kept.to(self.dtype) / (1 - self.dropout)
+    def keep(self, rows: slice, columns: slice) -> Float[Tensor, "B H m n"]:
+        """0 where dropout takes a weight of this tile, 1 / (1 − dropout) where it stays."""
+        B, H = self.q.shape[:2]
+        return keep(self.seed, self.dropout, B, H, self.queries[rows], columns).to(self.dtype)
 
 
 def _finite_rows(x: Float[Tensor, "*B T D"]) -> Bool[Tensor, "*B T 1"]:
@@ -178,17 +176,3 @@ def _known_finite(q: Tensor, k: Tensor, v: Tensor) -> bool:
         return False
     product = largest_q * largest_k * max(q.shape[-1], 1)
     return product < torch.finfo(torch.float32).max and isfinite(largest_v)
-
-
-def drawn_seed(backend: str) -> Int[Tensor, ""]:
-    """A seed for the dropout of a call, from PyTorch's generator."""
-    try:
-        seed = torch.randint(2**31, ())
-        if not torch.compiler.is_compiling():
-            seed.item()  # which vmap refuses where each of its calls would draw another
-        return seed
-    except RuntimeError as error:
-        raise ClearheadError(
-            f"backend {backend!r} draws one seed for the dropout of a whole call, which vmap can't map; "
-            "pass randomness='same' to vmap, or use backend='reference'."
-        ) from error

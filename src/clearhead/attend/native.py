@@ -8,7 +8,8 @@ from torch import Tensor
 
 from clearhead.attend import library, operators
 from clearhead.attend.biases import Bias, dense
-from clearhead.attend.call import Call, drawn_seed
+from clearhead.attend.call import Call
+from clearhead.attend.dropout import drawn_seed
 from clearhead.attend.scores import Dot
 from clearhead.attend.statistics import Statistics, normalised
 

@@ -1,7 +1,7 @@
 """The native kernels as PyTorch operators: with fake kernels and gradients, one node each under torch.compile."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -210,8 +210,18 @@ def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
 
 @attend_backward.register_vmap
 def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-    made = attend_backward(*_folded(info.batch_size, in_dims, arguments, first=4))
-    return tuple(x.unflatten(0, (info.batch_size, -1)) for x in made), (0,) * len(made)
+    n, mapped_forward = info.batch_size, any(dim is not None for dim in in_dims[4:7])
+    if arguments[13] is not None and not mapped_forward:  # a larger batch would drop other weights than the forward did
+        each = [attend_backward(dout, drows, *arguments[2:]) for dout, drows in _unbound(n, in_dims, arguments[:2])]
+        return tuple(map(torch.stack, zip(*each, strict=True))), (0,) * len(each[0])
+    made = attend_backward(*_folded(n, in_dims, arguments, first=4))
+    return tuple(x.unflatten(0, (n, -1)) for x in made), (0,) * len(made)
+
+
+def _unbound(n: int, in_dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors of each of n mapped calls."""
+    parts = ([x] * n if dim is None else x.unbind(dim) for x, dim in zip(tensors, in_dims, strict=False))
+    return zip(*parts, strict=True)
 
 
 def _folded(n: int, in_dims: tuple[Any, ...], arguments: tuple[Any, ...], first: int) -> list[Any]:

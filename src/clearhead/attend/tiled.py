@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from clearhead.attend.call import Call, drawn_seed
+from clearhead.attend.call import Call
+from clearhead.attend.dropout import drawn_seed
 from clearhead.attend.grouped import expand_product, reduce_product
 from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Gatherer, Statistics
@@ -52,7 +53,7 @@ class _Tiled(torch.autograd.Function):
                 p, shrink = torch.exp(s - base[..., None]), torch.exp(m - base)
                 m, l = grown, l * shrink + p.sum(-1)
                 if call.dropout:
-                    p = p * call.dropout_mask(rows, columns, p.shape)
+                    p = p * call.keep(rows, columns)
                 acc = acc * shrink[..., None] + call.weigh(p, call.v[:, :, columns].to(p.dtype), visible)
             empty = l == 0
             out = acc / l.masked_fill(empty, 1)[..., None]
@@ -92,7 +93,7 @@ class _Tiled(torch.autograd.Function):
                 p, hidden, pull = _made_again(
                     call, q, rows, columns, whole, base[:, :, rows, None], norm[:, :, rows, None]
                 )
-                kept = call.dropout_mask(rows, columns, p.shape) if call.dropout else 1
+                kept = call.keep(rows, columns) if call.dropout else 1
                 _narrowed(dv, columns).add_(reduce_product(p * kept, do, K))
                 dp = expand_product(do, call.v[:, :, columns].to(dtype).mT)
                 ds = p * (dp * kept - _narrowed(delta, rows)[..., None])
