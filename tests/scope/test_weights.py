@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from clearhead import ClearheadError, Weights, alibi, attention, causal, dense, first, relative, window
-from clearhead.attend import library
+from clearhead.attend import library, native, tiled
+from clearhead.scope import sampled
+from clearhead.scope.aims import of_text
+from tests.attend.test_second import OPTIONS, SHAPES, a_call, assert_all_is_found
 
 CALLS = {
     "plain": {},
@@ -104,6 +107,39 @@ def test_a_native_pass_needs_no_tile_of_pytorchs(monkeypatch):
     weights = Weights(torch.randn(1, 2, 30, 8), torch.randn(1, 2, 50, 8))
     monkeypatch.setattr("clearhead.attend.call.Call.weights", None)
     weights.received(), weights.top(3), weights.map()
+
+
+class OfPyTorch:
+    """What stands for the functions of `second` where the kernels do not take a call."""
+
+    def received(self, call, max_score, peak):
+        return self.weights(call).received()
+
+    def top(self, call, max_score, peak, k):
+        return self.weights(call).top(k)
+
+    def picture(self, call, max_score, peak, columns, size):
+        return self.weights(call).map(columns=columns, size=size)
+
+    def fewest(self, call, max_score, peak, share):
+        assert share == sampled.HELD
+        some = torch.arange(call.q.shape[2])
+        texts = [
+            sampled.effective_context(of_text(call, b), self.weights(of_text(call, b)).statistics, some)
+            for b in range(len(call.q))
+        ]
+        return torch.stack(texts)
+
+    def weights(self, call):
+        return Weights.made(call, tiled.forward(call, True)[2])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pytorch_finds_what_the_kernels_are_held_to(shape, options, monkeypatch):
+    """The grid of tests/attend/test_second.py, without the kernels."""
+    monkeypatch.setattr(native, "refuses", lambda call: "the test says so")
+    assert_all_is_found(a_call(*SHAPES[shape], **OPTIONS[options]), by=OfPyTorch())
 
 
 def test_toward_is_the_weight_on_the_named_key(looked_at):
