@@ -1,6 +1,7 @@
 """The layers' own kernels give what PyTorch's operations give, on every instruction set and in every type."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from clearhead.attend import library
 from clearhead.nn import Linear, RMSNorm, Rotary, native
+from clearhead.nn.feed_forward import gated
 from clearhead.nn.linear import linear
 from clearhead.nn.positions.rotary import turn
 
@@ -25,6 +27,37 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+class OfPyTorch:
+    """What the layers call instead where the kernels can't be used."""
+
+    @staticmethod
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        norm = RMSNorm(len(weight), eps, offset).to(x.dtype)
+        norm.weight.copy_(weight)
+        return norm(x)
+
+    @staticmethod
+    def gate(x: Tensor, activation: str) -> Tensor:
+        return gated(activation, x)
+
+    @staticmethod
+    def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return turn(x, cos, sin)
+
+
+@pytest.fixture(params=["kernels", "PyTorch"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The kernels, and what stands for them."""
+    if request.param == "kernels":
+        return native
+    monkeypatch.setattr(native, "HERE", False)
+    return OfPyTorch
+
+
 def assert_near(got: Tensor, exact: Tensor) -> None:
     """Within the rounding of got's type, of sums whose terms are about as large as the largest result."""
     assert got.isfinite().all()
@@ -34,12 +67,12 @@ def assert_near(got: Tensor, exact: Tensor) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 9, 33, 70])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_linear_is_the_product_with_the_weights(dtype: torch.dtype, rows: int) -> None:
+def test_linear_is_the_product_with_the_weights(by: Any, dtype: torch.dtype, rows: int) -> None:
     for width, out in SHAPES:
         x, weight, bias = (torch.randn(*shape).to(dtype) for shape in ((rows, width), (out, width), (out,)))
         for added in (None, bias):
             exact = F.linear(x.double(), weight.double(), None if added is None else added.double())
-            assert_near(native.linear(x, weight, added), exact)
+            assert_near(by.linear(x, weight, added), exact)
 
 
 def test_linear_goes_on_over_rows_of_x_beyond_those_that_stay_in_the_cache() -> None:
@@ -48,17 +81,17 @@ def test_linear_goes_on_over_rows_of_x_beyond_those_that_stay_in_the_cache() -> 
         assert_near(native.linear(x, weight, None), x.double() @ weight.double().T)
 
 
-def test_linear_reads_rows_that_lie_apart_and_columns_that_do_too() -> None:
+def test_linear_reads_rows_that_lie_apart_and_columns_that_do_too(by: Any) -> None:
     x, weight = torch.randn(6, 100), torch.randn(20, 50)
-    assert_near(native.linear(x[:, 10:60], weight, None), x[:, 10:60].double() @ weight.double().T)
-    assert_near(native.linear(x[:, ::2], weight, None), x[:, ::2].double() @ weight.double().T)
+    assert_near(by.linear(x[:, 10:60], weight, None), x[:, 10:60].double() @ weight.double().T)
+    assert_near(by.linear(x[:, ::2], weight, None), x[:, ::2].double() @ weight.double().T)
 
 
-def test_linear_keeps_nan_and_infinity_to_their_row() -> None:
+def test_linear_keeps_nan_and_infinity_to_their_row(by: Any) -> None:
     for rows in (4, 80):
         x, weight = torch.randn(rows, 40), torch.randn(20, 40)
         x[1, 3], x[2, 5] = torch.nan, torch.inf
-        y = native.linear(x, weight, None)
+        y = by.linear(x, weight, None)
         assert y[1].isnan().all()
         assert not y[2].isfinite().any()
         rest = [r for r in range(rows) if r not in (1, 2)]
@@ -81,12 +114,12 @@ def test_linear_is_as_exact_on_rows_of_many_numbers() -> None:
         assert float(error) < 1e-6  # one sum after the other would be off by 1.5e-6
 
 
-def test_linear_takes_the_largest_floats() -> None:
+def test_linear_takes_the_largest_floats(by: Any) -> None:
     largest = torch.finfo(torch.float32).max
     x, weight = torch.full((80, 33), largest), torch.zeros(40, 33)
     weight[:, 7] = torch.linspace(-1, 1, 40)
-    torch.testing.assert_close(native.linear(x, weight, None), x[:, :1] * weight[:, 7])
-    torch.testing.assert_close(native.linear(weight, x[:, :33], None), weight[:, 7:8] * x[:, 0])
+    torch.testing.assert_close(by.linear(x, weight, None), x[:, :1] * weight[:, 7])
+    torch.testing.assert_close(by.linear(weight, x[:, :33], None), weight[:, 7:8] * x[:, 0])
 
 
 def test_linear_is_the_same_bit_for_bit_on_any_number_of_threads() -> None:
@@ -106,12 +139,12 @@ def test_linear_is_the_same_bit_for_bit_on_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("offset", [0.0, 1.0])
-def test_rms_norm_is_its_formula(dtype: torch.dtype, offset: float) -> None:
+def test_rms_norm_is_its_formula(by: Any, dtype: torch.dtype, offset: float) -> None:
     for shape in ((3, 576), (2, 5, 37), (1, 1)):
         x, weight = torch.randn(*shape).to(dtype), torch.randn(shape[-1]).to(dtype)
         wide = x.double()
         exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt() * (offset + weight.double())
-        assert_near(native.rms_norm(x, weight, 1e-5, offset), exact)
+        assert_near(by.rms_norm(x, weight, 1e-5, offset), exact)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -123,30 +156,30 @@ def test_rms_norm_is_its_formula(dtype: torch.dtype, offset: float) -> None:
         ("quick_gelu", lambda x: x * torch.sigmoid(1.702 * x)),
     ],
 )
-def test_a_gate_is_its_activation_times_the_other_half(dtype: torch.dtype, name: str, function) -> None:
+def test_a_gate_is_its_activation_times_the_other_half(by: Any, dtype: torch.dtype, name: str, function) -> None:
     for hidden in (48, 37, 1):
         x = (3 * torch.randn(4, 5, 2 * hidden)).to(dtype)
         exact = function(x[..., :hidden].double()) * x[..., hidden:].double()
-        assert_near(native.gate(x, name), exact)
+        assert_near(by.gate(x, name), exact)
 
 
-def test_a_gate_holds_far_out() -> None:
+def test_a_gate_holds_far_out(by: Any) -> None:
     x = torch.tensor([[-200.0, -60.0, 60.0, 200.0, 1.0, 1.0, 1.0, 1.0]])
     for name in native.GATES:
-        torch.testing.assert_close(native.gate(x, name), torch.tensor([[0.0, 0.0, 60.0, 200.0]]))
-        torch.testing.assert_close(native.gate(torch.tensor([[-1e30, 1.0]]), name), torch.zeros(1, 1))
+        torch.testing.assert_close(by.gate(x, name), torch.tensor([[0.0, 0.0, 60.0, 200.0]]))
+        torch.testing.assert_close(by.gate(torch.tensor([[-1e30, 1.0]]), name), torch.zeros(1, 1))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("turned", [64, 16, 6])
-def test_heads_are_turned_as_by_pytorch(dtype: torch.dtype, turned: int) -> None:
+def test_heads_are_turned_by_their_angles(by: Any, dtype: torch.dtype, turned: int) -> None:
     rotary = Rotary(64, turned=turned)
     for at in (torch.arange(7)[None], torch.randint(900, (2, 7))):
         x = torch.randn(2, 7, 5, 64).to(dtype).transpose(1, 2)
         cos, sin = rotary.angles(at)
         with torch.enable_grad():
             exact = turn(x.double(), cos.double(), sin.double())
-        assert_near(native.turn(x, cos, sin), exact)
+        assert_near(by.turn(x, cos, sin), exact)
 
 
 def test_layers_take_the_kernels_without_gradient_alone() -> None:
