@@ -22,7 +22,7 @@ BELOW = {
     "models": {"text", "nn", "attend", "errors"},
     "scope": {"text", "atomic_write", "attend", "errors"},
     "transformers": {"text", "scope", "attend", "errors"},
-    "registration": {"transformers"},
+    "registration": {"transformers", "attend"},
     "view": {"text", "atomic_write", "scope", "attend", "errors"},
     "cli": {"text", "atomic_write", "view", "scope", "models", "nn", "attend", "errors"},
     "__main__": {"cli"},

@@ -1,40 +1,47 @@
-"""Registers `attn_implementation="clearhead"` as soon as Transformers' models are imported, and imports nothing before.
+"""What `import clearhead` adds to PyTorch and Transformers, without importing either.
 
-Transformers takes seconds to import and is an extra. So `import clearhead` leaves a finder in `sys.meta_path` that acts
-once: behind the import of the module in which Transformers keeps its attention functions.
+Both take seconds to import, and Transformers is an extra. So `import clearhead` leaves a finder in `sys.meta_path` for
+each, which acts once, when the module that it waits for has been imported:
+
+- behind PyTorch it registers Clearhead's operators, which exported programs name;
+- behind Transformers' models it registers `attn_implementation="clearhead"`.
 """
 
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-MODELS = "transformers.modeling_utils"
+REGISTERED_BY = {"torch": "clearhead.attend", "transformers.modeling_utils": "clearhead.transformers"}
+"""For each module that is waited for, the module of Clearhead whose import registers."""
 
 
-def register_with_transformers() -> None:
-    """Registers now, if Transformers' models are imported already, or else when they are."""
-    if MODELS in sys.modules:
-        _register()
-    else:
-        sys.meta_path.insert(0, _Finder())
+def register() -> None:
+    """Registers now what can be, and the rest when PyTorch or Transformers' models are imported."""
+    for module in REGISTERED_BY:
+        if module in sys.modules:
+            _register(module)
+        else:
+            sys.meta_path.insert(0, _Finder(module))
 
 
-def _register() -> None:
-    with suppress(ImportError):  # Transformers is too old; `import clearhead.transformers` says so
-        import_module("clearhead.transformers")
+def _register(module: str) -> None:
+    with suppress(ImportError):  # of a version that is too old: an error where Clearhead is used, not where that is
+        import_module(REGISTERED_BY[module])
 
 
-class _Finder(MetaPathFinder):
-    """Finds nothing itself, and registers when the module of Transformers' models has run."""
+class _Finder:
+    """Finds nothing itself, and registers when the module has run."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
 
     def find_spec(self, name: str, path: Iterable[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec that the other finders give; of Transformers' models, one that registers afterwards."""
-        if name != MODELS:
+        """The spec that the other finders give; of the module that is waited for, one that registers afterwards."""
+        if name != self.module:
             return None
         sys.meta_path.remove(self)
         spec = find_spec(name)
@@ -44,7 +51,7 @@ class _Finder(MetaPathFinder):
 
             def run_and_register(module: ModuleType) -> None:
                 run(module)
-                _register()
+                _register(name)
 
             loader.exec_module = run_and_register  # type: ignore[method-assign]
         return spec

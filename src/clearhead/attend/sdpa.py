@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 
 from clearhead.attend.api import attention, check_strided
@@ -54,11 +53,14 @@ def sdpa(
     True
     """
     pattern: Pattern | None = causal(align="start") if is_causal else None
-    if isinstance(attn_mask, CausalBias):
-        if is_causal:
-            raise ClearheadError("sdpa: got both a causal mask and is_causal=True; leave one of them out.")
-        pattern = _causal(attn_mask, query.shape[-2], key.shape[-2])
-        attn_mask = None
+    if isinstance(attn_mask, Tensor) and type(attn_mask) is not Tensor:
+        from torch.nn.attention.bias import CausalBias  # imports Dynamo, which takes seconds
+
+        if isinstance(attn_mask, CausalBias):
+            if is_causal:
+                raise ClearheadError("sdpa: got both a causal mask and is_causal=True; leave one of them out.")
+            pattern = _causal(attn_mask, query.shape[-2], key.shape[-2])
+            attn_mask = None
     tensors = (query, key, value, attn_mask)
     if not torch.compiler.is_compiling() and has_torch_function(tensors) and overriding(tensors):
         options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
@@ -98,8 +100,10 @@ def sdpa(
     return out.reshape(*batch, *out.shape[1:])[(0,) * (3 - dims)]
 
 
-def _causal(mask: CausalBias, Tq: int, Tk: int) -> Pattern:
-    """The causality that PyTorch's class stands for; it reads the sizes only where it is aligned to the end."""
+def _causal(mask: Any, Tq: int, Tk: int) -> Pattern:
+    """The causality that PyTorch's CausalBias stands for; it reads the sizes only where it is aligned to the end."""
+    from torch.nn.attention.bias import CausalVariant
+
     sizes = mask.seq_len_q, mask.seq_len_kv
     if mask.variant == CausalVariant.UPPER_LEFT or mask.seq_len_q == mask.seq_len_kv:
         return causal(align="start")

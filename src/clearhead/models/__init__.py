@@ -1,26 +1,8 @@
-"""Models: whole transformers, described by their parts, with the weights of real checkpoints."""
+"""Models: whole transformers, described by their parts, with the weights of real checkpoints.
 
-from clearhead.models.config import Config
-from clearhead.models.embeddings import embed
-from clearhead.models.families.original import base, big
-from clearhead.models.generate import Generated, Stream
-from clearhead.models.loading import load
-from clearhead.models.sound import log_mel
-from clearhead.models.stack import Memory, Stack
-from clearhead.models.tokens import Tokenizer
-from clearhead.models.transformer import Transformer
+The public names are listed in `__init__.pyi`; each is imported when it is first used.
+"""
 
-__all__ = [
-    "Config",
-    "Generated",
-    "Memory",
-    "Stack",
-    "Stream",
-    "Tokenizer",
-    "Transformer",
-    "base",
-    "big",
-    "embed",
-    "load",
-    "log_mel",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

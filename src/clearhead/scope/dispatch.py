@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import CausalBias
 from torch.overrides import handle_torch_function, has_torch_function
 
 Kernel = Callable[..., Any]
@@ -112,6 +111,7 @@ def _functions_replaced() -> Iterator[None]:
     if isinstance(sdpa, Replacement):
         yield
         return
+    from torch.nn.attention.bias import CausalBias  # imports Dynamo, which takes seconds
 
     def scaled_dot_product_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = (query, key, value, *args, *kwargs.values())
