@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.peers.peer import Cannot
-from clearhead.models.checkpoints import KNOWN
 from clearhead.models.converted import cache_folder
+from clearhead.models.known import KNOWN
 
 LLAMA = "llama.cpp"
 THERE = importlib.util.find_spec("llama_cpp") is not None

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clearhead.cli.steps import Steps, telling
-from clearhead.models.checkpoints import KNOWN
+from clearhead.models.known import KNOWN
 from clearhead.models.loading import load
 from clearhead.models.tokens import tokenizer_of
 from clearhead.nn.positions import T5, Alibi, Learned, Position, Relative, Rotary, Sinusoidal

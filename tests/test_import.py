@@ -46,7 +46,8 @@ def test_importing_clearhead_imports_neither_pytorch_nor_numpy() -> None:
 
 
 def test_attention_and_models_do_not_import_dynamo_which_takes_seconds() -> None:
-    code = "import sys, clearhead as ch; ch.attention, ch.nn, ch.watch, ch.models.load; print('torch._dynamo' in sys.modules)"
+    names = "ch.attention, ch.nn, ch.watch, ch.models.load"
+    code = f"import sys, clearhead as ch; {names}; print('torch._dynamo' in sys.modules)"
     assert run(code) == "False\n"
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import clearhead as ch
 from clearhead.cli import main
 from clearhead.models.checkpoints import open_model
-from clearhead.scope.summary import COLUMNS
+from clearhead.scope.columns import COLUMNS
 
 TEXT = "The cat sat on the mat because the cat was tired."
 NAMES = ["layer", "name", "kind", "head"]

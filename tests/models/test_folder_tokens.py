@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from clearhead import ClearheadError
-from clearhead.models.checkpoints import KNOWN
+from clearhead.models.known import KNOWN
 from clearhead.models.loading import load
 from clearhead.models.tokens import Tokenizer, Unread, tokenizer_of
 from tests.models.families.parity import Pair

@@ -12,7 +12,8 @@ import torch
 from tokenizers import pre_tokenizers
 
 from clearhead import ClearheadError
-from clearhead.models.checkpoints import KNOWN, open_model
+from clearhead.models.checkpoints import open_model
+from clearhead.models.known import KNOWN
 from clearhead.models.tokens import Tokenizer, tokenizer_of
 from clearhead.scope import words
 from tests.models.texts import TEXTS

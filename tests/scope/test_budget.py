@@ -7,7 +7,7 @@ from torch import nn
 
 import clearhead as ch
 from clearhead import ClearheadError
-from clearhead.scope.budget import in_bytes, in_words
+from clearhead.scope.byte_sizes import in_bytes, in_words
 
 X = torch.randn(2, 50, 16)
 

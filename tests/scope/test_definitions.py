@@ -15,9 +15,9 @@ from transformers.models.llama import modeling_llama
 
 import clearhead as ch
 from clearhead.models.checkpoints import open_model
+from clearhead.scope.columns import COLUMNS
 from clearhead.scope.record import Record
 from clearhead.scope.sighting import Sighting
-from clearhead.scope.summary import COLUMNS
 
 SAMPLE = 32
 """Of each text at most so many queries are looked at whole, the first and the last among them."""

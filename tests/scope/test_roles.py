@@ -12,7 +12,8 @@ from clearhead import Weights, alibi, causal, full, padding, window
 from clearhead.attend import native, second
 from clearhead.models.checkpoints import open_model
 from clearhead.scope import aims
-from clearhead.scope.roles import MARKED, REPEATED, ROLES, SINGLE, Text
+from clearhead.scope.columns import ROLES
+from clearhead.scope.roles import MARKED, REPEATED, SINGLE, Text
 from clearhead.scope.sampled import SAMPLED
 from clearhead.scope.summary import Summary
 from clearhead.scope.words import Kinds

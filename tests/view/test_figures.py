@@ -10,8 +10,8 @@ import torch
 
 import clearhead as ch
 from clearhead import ClearheadError
+from clearhead.scope.columns import ROLES
 from clearhead.scope.record import Record
-from clearhead.scope.roles import ROLES
 from clearhead.scope.sighting import Sighting
 from clearhead.view import draw
 from clearhead.view.drawings import HUE

@@ -7,7 +7,7 @@ import torch
 
 import clearhead as ch
 from clearhead.models.checkpoints import open_model
-from clearhead.scope.roles import ROLES
+from clearhead.scope.columns import ROLES
 
 TEXT = "the cat sat on the mat. the dog sat on the log. the cat sat on the mat."
 

@@ -9,22 +9,23 @@ import torch
 from rich.console import Console, RenderableType
 from rich.segment import Segment
 
-from clearhead.scope import summary
+from clearhead.scope import columns
+from clearhead.scope.columns import MEANINGS
 from clearhead.view import terminal
-from clearhead.view.terminal import MEANINGS, ROLES, SHADES, Grid, Heat, Looks, Numbers, Overview
+from clearhead.view.terminal import ROLES, SHADES, Grid, Heat, Looks, Numbers, Overview
 
 PURPLE, YELLOW = (0x44, 0x01, 0x54), (0xFD, 0xE7, 0x25)
 Table = list[dict[str, Any]]
 
 
-def table(layers: int, heads: int, **columns: Any) -> Table:
-    """A head table of random numbers in [0, 1); a column is given as a number or a function of (layer, head)."""
+def table(layers: int, heads: int, **given: Any) -> Table:
+    """A head table of random numbers in [0, 1); a column can be given, as a number or a function of (layer, head)."""
     rows = []
     for layer in range(layers):
         for head in range(heads):
             row: dict[str, Any] = {"layer": layer, "name": f"layers.{layer}", "kind": "self", "head": head}
-            row |= {column: float(torch.rand(())) for column in summary.COLUMNS}
-            row |= {name: x(layer, head) if callable(x) else x for name, x in columns.items()}
+            row |= {column: float(torch.rand(())) for column in columns.COLUMNS}
+            row |= {name: x(layer, head) if callable(x) else x for name, x in given.items()}
             rows.append(row)
     return rows
 
@@ -71,8 +72,8 @@ def test_the_scale_grows_lighter_in_even_steps() -> None:
 def test_the_columns_that_colour_are_those_of_the_head_table() -> None:
     ours = [
         column
-        for column in summary.COLUMNS
-        if column not in (*summary.COUNTS, *summary.STDERR) and not column.endswith("_uniform")
+        for column in columns.COLUMNS
+        if column not in (*columns.COUNTS, *columns.STDERR) and not column.endswith("_uniform")
     ]
     assert sorted(MEANINGS) == sorted(ours)
     assert set(ROLES) < set(MEANINGS)

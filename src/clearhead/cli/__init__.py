@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from clearhead.cli import compare, doctor, generate, heads, look, serve, survey
+from clearhead.cli.commands import ALL
 from clearhead.cli.standard import prepared
 from clearhead.errors import ClearheadError
 
@@ -34,16 +34,7 @@ class Sentences(click.Group):
             raise click.exceptions.Exit(130) from None
 
 
-@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Sentences, commands=ALL, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="clearhead", message="clearhead %(version)s")
 def main() -> None:
     """Attention you can run fast and see through."""
-
-
-main.add_command(look.command)
-main.add_command(heads.command)
-main.add_command(compare.command)
-main.add_command(survey.command)
-main.add_command(serve.command)
-main.add_command(generate.command)
-main.add_command(doctor.command)

@@ -3,18 +3,16 @@
 import textwrap
 from pathlib import Path
 
-import click
 from rich.console import Console
 from rich.text import Text
 
 from clearhead.cli import reading
 from clearhead.cli.files import check_writable, read_text, writing
+from clearhead.cli.input_options import texts
 from clearhead.cli.steps import telling
-from clearhead.cli.tables import Files, table_options
-from clearhead.errors import ClearheadError
+from clearhead.cli.tables import Files
 from clearhead.models.checkpoints import open_model
-from clearhead.scope import summary
-from clearhead.view.changes import ORDERS, Changes
+from clearhead.view.changes import Changes
 from clearhead.view.compared import compare
 from clearhead.view.seen import Seen
 
@@ -24,19 +22,7 @@ WIDTH = 120
 """Where the picture goes to no terminal."""
 
 
-@click.command("compare", epilog=reading.CACHE)
-@click.argument("a")
-@click.argument("b")
-@click.option("--text", metavar="TEXT", help="A and B are two models, and this is what both read.")
-@click.option("--file", metavar="PATH", type=Path, help="The same, read from a file.")
-@click.option("--model", "name", metavar="NAME", help="A and B are two texts, and this model reads both.")
-@click.option("--files", "in_files", is_flag=True, help="The two texts stand in files: A and B are their names.")
-@reading.tokens_option
-@click.option("--by", metavar="COLUMN", help="Sort by how much this column changed, or by js_distance or change.")
-@click.option("--top", metavar="N", type=click.IntRange(min=1), default=20, show_default=True, help="List N heads.")
-@click.option("--html", metavar="PATH", type=Path, default="compare.html", show_default=True, help="The page.")
-@table_options
-def command(
+def run(
     a: str,
     b: str,
     text: str | None,
@@ -47,37 +33,18 @@ def command(
     by: str | None,
     top: int,
     html: Path,
-    json: Path | None,
-    csv: Path | None,
-    parquet: Path | None,
-    force: bool,
+    files: Files,
 ) -> None:
-    """Say what changed between A and B, head by head, the largest differences first: here, and in a page.
-
-    A and B are two models, a fine-tune and its base say, with --text or --file; or two texts, with --model.
-    A model is one of smollm2 and minilm, a folder, a .gguf file, or a name on the hub.
-
-    Two models that read the same tokens are compared row by row too. q and k of both are kept meanwhile.
-    """
+    """Has two models read one text, or one model two, and says what changed: here, in a page and in files."""
     models = text is not None or file is not None
-    if models == (name is not None) or (in_files and models):
-        raise ClearheadError(
-            "Say what A and B are: two models, with --text TEXT or --file PATH; or two texts, with --model NAME, "
-            "and with --files if they stand in files."
-        )
-    by = by and by.replace("-", "_")
-    known = [*ORDERS, *(column for column in summary.COLUMNS if column not in (*summary.COUNTS, *summary.STDERR))]
-    if by is not None and by not in known:
-        raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(known)}.")
-    files = Files(json, csv, parquet, force)
-    check_writable(html, force=force)
+    check_writable(html, force=files.force)
     if models:
-        read = reading.texts(text, None, file)
+        read = texts(text, None, file)
         runs = [(a, read), (b, read)]
         names = a, b
     else:
         both = [read_text(Path(path)) for path in (a, b)] if in_files else [a, b]
-        runs = [(str(name), reading.texts(one)) for one in both]
+        runs = [(str(name), texts(one)) for one in both]
         names = (a, b) if in_files else (_short(a), _short(b))
 
     with telling() as steps:
@@ -102,7 +69,7 @@ def command(
         }
         steps.begin(f"writing {html}")
         with writing(html):
-            compared.page(html, names=names, by=by, facts=facts, force=force)
+            compared.page(html, names=names, by=by, facts=facts, force=files.force)
         files.write(rows, about, steps)
     if files.here:
         files.print(rows, about)

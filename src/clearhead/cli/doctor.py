@@ -24,14 +24,8 @@ from clearhead.errors import PerformanceWarning
 from clearhead.models.converted import cache_folder, clear_cache, copies, size_of
 
 
-@click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--clear-cache", "clears", is_flag=True, help="Remove the converted models, and do nothing else.")
-def command(as_json: bool, clears: bool) -> None:
-    """Say what this machine has, and test for ten seconds whether the numbers are right, and the speed.
-
-    The exit code is 1 if a backend's numbers are wrong.
-    """
+def run(as_json: bool, clears: bool) -> None:
+    """Prints the findings, or clears the cache; exit code 1 if a backend's numbers are wrong."""
     if clears:
         count, freed = len(copies()), clear_cache()
         click.echo(f"Removed {count} converted models from {cache_folder()}: {_megabytes(freed)}.")

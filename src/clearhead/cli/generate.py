@@ -16,7 +16,6 @@ from clearhead.models.generate import Generated, Prompt, stream
 from clearhead.models.loading import load
 from clearhead.text import check_text
 
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ENDS = {
     "end": "the model ended it",
     "stop": "a stop text came",
@@ -26,27 +25,8 @@ ENDS = {
 }
 
 
-@click.command("generate")
-@click.argument("text")
-@click.option(
-    "--model", "name", metavar="NAME", default="smollm2", show_default=True, help="smollm2, a folder, or a .gguf file."
-)
-@click.option("--chat", is_flag=True, help="TEXT is a message, and the model answers it.")
-@click.option("--max-new-tokens", metavar="N", default=256, show_default=True, help="Write no more than N tokens.")
-@click.option("--temperature", metavar="X", default=0.0, show_default=True, help="0 takes the likeliest token.")
-@click.option("--top-k", metavar="N", type=int, help="Draw from the N likeliest tokens.")
-@click.option("--top-p", metavar="P", type=float, help="Draw from the likeliest tokens, which sum to P.")
-@click.option("--min-p", metavar="P", type=float, help="Draw from tokens at least P times as likely as the likeliest.")
-@click.option("--repetition-penalty", metavar="X", default=1.0, show_default=True, help="More than 1: repeats less.")
-@click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be given several times.")
-@click.option("--seed", metavar="N", type=int, help="The same seed draws the same text.")
-@click.option("--dtype", type=click.Choice(list(TYPES)), default="float32", show_default=True, help="Of the weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print the text, its tokens and times as JSON, at the end.")
-def command(text: str, name: str, chat: bool, dtype: str, as_json: bool, **options: Any) -> None:
-    """Go on with TEXT; - reads it from standard input. What is new goes to standard output as it is written.
-
-    A line on standard error says how many tokens a second were read and written. Ctrl-C ends it with what is there.
-    """
+def run(text: str, name: str, chat: bool, dtype: str, as_json: bool, **options: Any) -> None:
+    """Has the model `name` go on with the text; the options are those of `stream`."""
     text = _piped() if text == "-" else check_text(text)
     with telling() as steps:
 
@@ -55,7 +35,7 @@ def command(text: str, name: str, chat: bool, dtype: str, as_json: bool, **optio
                 steps.begin(what, total)
             steps.advance()
 
-        model: Any = load(name, dtype=TYPES[dtype], report=report)
+        model: Any = load(name, dtype=getattr(torch, dtype), report=report)
     if model.tokenizer is None:
         raise ClearheadError(f"The model '{name}' has no tokenizer beside it, so it reads no text.")
     prompt: Prompt = model.tokenizer.chat([{"role": "user", "content": text}]) if chat else text

@@ -1,54 +1,30 @@
 """`clearhead heads`: the whole table of a model's heads, here or in a file."""
 
 import math
-from pathlib import Path
 
 import click
 from rich.console import Console
 
 from clearhead.cli import reading
 from clearhead.cli.steps import Steps, telling
-from clearhead.cli.tables import Files, table_options
+from clearhead.cli.tables import Files
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
-from clearhead.scope import summary
+from clearhead.scope.columns import HeadTable
 from clearhead.scope.copying import Copying, copying
 from clearhead.view.table import Sheet, plain
-from clearhead.view.terminal import HeadTable
 
 
-@click.command("heads", epilog=reading.CACHE)
-@reading.one_text
-@click.option("--by", metavar="COLUMN", help="Sort by this column, the largest first.")
-@click.option("--top", metavar="N", type=click.IntRange(min=1), help="The first N rows alone.")
-@click.option("--layer", metavar="N", type=int, help="The heads of one layer alone.")
-@table_options
-def command(
-    text: str | None,
-    pair: tuple[str, str] | None,
-    file: Path | None,
+def run(
+    texts: tuple[str, ...],
     name: str,
     most: int | None,
     by: str | None,
     top: int | None,
     layer: int | None,
-    json: Path | None,
-    csv: Path | None,
-    parquet: Path | None,
-    force: bool,
+    files: Files,
 ) -> None:
-    """Print one row a head of what a model's attention does with TEXT: every statistic, role and baseline.
-
-    Copying is among them where the model's unembedding follows its layers, as a causal language model's does.
-    Only sums are kept of what the model computes, so that it works at the model's full context.
-    """
-    texts = reading.texts(text, pair, file)
-    by = by and by.replace("-", "_")
-    columns = *summary.COLUMNS, "copying"
-    if by is not None and by not in columns:
-        raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(columns)}.")
-    files = Files(json, csv, parquet, force)
-
+    """Has the model `name` read the texts, and prints or writes the table of its heads."""
     with telling() as steps:
         opened = open_model(name, report=steps.begin)
         inputs = reading.inputs(opened, texts, most)

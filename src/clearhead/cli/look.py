@@ -5,48 +5,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import click
 import torch
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
 from clearhead.cli import reading
-from clearhead.cli.files import check_writable, force_option, writing
+from clearhead.cli.files import check_writable, writing
 from clearhead.cli.steps import Steps, telling
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
-from clearhead.scope.budget import in_bytes
+from clearhead.scope.byte_sizes import in_bytes
+from clearhead.scope.columns import BY, HeadTable
 from clearhead.scope.record import TOLERANCE
 from clearhead.view import export, spelling, terminal
-from clearhead.view.fitting import BUDGET
 from clearhead.view.seen import Seen, watch
 
 QUERIES = 40
 """How many queries of one head the terminal shows; the page has all."""
-BY = "entropy_normalised"
-"""What colours the heads in the terminal, unless said; the page begins with a role."""
 
 
-@click.command("look", epilog=reading.CACHE)
-@reading.one_text
-@click.option("--layer", metavar="N", type=int, help="Show one layer from near.")
-@click.option("--head", metavar="N", type=int, help="Show one head of that layer from near.")
-@click.option(
-    "--by",
-    metavar="COLUMN",
-    default=BY,
-    show_default=True,
-    help=f"What colours the heads: {', '.join(terminal.MEANINGS)}.",
-)
-@click.option("--html", metavar="PATH", type=Path, default="look.html", show_default=True, help="The page.")
-@click.option("--budget", metavar="SIZE", default=BUDGET, show_default=True, help="What the weights on it may take.")
-@click.option("--json", "data", metavar="PATH", type=Path, help="Write the numbers of all heads too.")
-@force_option
-def command(
-    text: str | None,
-    pair: tuple[str, str] | None,
-    file: Path | None,
+def run(
+    texts: tuple[str, ...],
     name: str,
     most: int | None,
     layer: int | None,
@@ -57,13 +37,7 @@ def command(
     data: Path | None,
     force: bool,
 ) -> None:
-    """Show what every attention head of a model does with TEXT: here, and in a page."""
-    texts = reading.texts(text, pair, file)
-    by = by.replace("-", "_")
-    if by not in terminal.MEANINGS:
-        raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(terminal.MEANINGS)}.")
-    if head is not None and layer is None:
-        raise ClearheadError(f"--head {head} says no layer; add --layer.")
+    """Has the model `name` read the texts, draws its heads here, and writes the page and the numbers."""
     check_writable(html, data, force=force)
     room = in_bytes(budget, "--budget")
 
@@ -97,7 +71,7 @@ class Looked:
 
     opened: Opened
     seen: Seen
-    table: terminal.HeadTable
+    table: HeadTable
     changed: terminal.Change | None
     """How far looking changed the model's output; None: not a bit."""
 

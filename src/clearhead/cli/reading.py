@@ -1,62 +1,22 @@
-"""What a command reads, and which model reads it: the options that the commands share."""
+"""A model reads a text, watched: what the commands that look inside one have in common."""
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import click
 import torch
 from torch import Tensor
 
-from clearhead.cli.files import read_text
 from clearhead.errors import ClearheadError
-from clearhead.models.checkpoints import KNOWN, Opened
+from clearhead.models.checkpoints import Opened
 from clearhead.scope.modules import attentions
 from clearhead.scope.record import Keep
-from clearhead.text import check_text
 from clearhead.view.progress import Progress
 from clearhead.view.seen import Seen, watch
-
-Command = TypeVar("Command", bound=Callable[..., object])
-
-MODELS = f"{', '.join(KNOWN)}, a folder, a .gguf file, or a name on the hub"
-"""What names a model."""
-CACHE = "A GGUF file is converted once, and kept in the user's cache folder or where CLEARHEAD_CACHE says."
-
-tokens_option = click.option(
-    "--tokens", "most", metavar="N", type=click.IntRange(min=1), help="Read no more than the first N tokens."
-)
-
-
-def one_text(command: Command) -> Command:
-    """Gives a command its text, as `texts` takes it, and the model's `name`."""
-    for option in (
-        tokens_option,
-        click.option("--model", "name", metavar="NAME", default="smollm2", show_default=True, help=f"{MODELS}."),
-        click.option("--file", metavar="PATH", type=Path, help="Read the text from a file."),
-        click.option("--pair", nargs=2, metavar="A B", help="Two texts, for a model that reads pairs."),
-        click.argument("text", required=False),
-    ):
-        command = option(command)
-    return command
-
-
-def texts(text: str | None, pair: tuple[str, str] | None = None, file: Path | None = None) -> tuple[str, ...]:
-    """The text that was given, or the two of a pair."""
-    given = [given for given in (text, pair, file) if given is not None]
-    if len(given) != 1:
-        raise ClearheadError(f"Got {len(given)} texts, expected one of: a text, --pair A B, --file PATH.")
-    if file is not None:
-        text = read_text(file)
-    given_texts = pair or (text or "",)
-    if not all(check_text(text).strip() for text in given_texts):
-        raise ClearheadError("The text is empty; give at least a word.")
-    return given_texts
 
 
 def inputs(opened: Opened, texts: tuple[str, ...], most: int | None = None) -> dict[str, Tensor]:

@@ -12,36 +12,18 @@ import click
 from clearhead.cli import reading
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
-from clearhead.scope.budget import in_bytes
+from clearhead.scope.byte_sizes import in_bytes
 from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 from clearhead.view.server.texts import Texts, title
 
 LOOPBACK = "127.0.0.1"
-DEFAULT = "smollm2"
 CONNECTIONS = 100
 """More at a time are refused; a page has six."""
 
 
-@click.command("serve", epilog=reading.CACHE)
-@click.argument("names", metavar="[MODEL]...", nargs=-1)
-@click.option("--model", "more", metavar="NAME", multiple=True, help="The same, as the other commands have it.")
-@reading.tokens_option
-@click.option("--memory", metavar="SIZE", default="2 GiB", show_default=True, help="What the texts kept may take.")
-@click.option("--host", metavar="HOST", default=LOOPBACK, show_default=True, help="Listen to other machines too.")
-@click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=0, help="One that is free, unless given.")
-@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
-def command(
-    names: tuple[str, ...], more: tuple[str, ...], most: int | None, memory: str, host: str, port: int, opens: bool
-) -> None:
-    """Look inside models in the browser: type a text, have a model read it, look at any head from near.
-
-    Each MODEL may be chosen there, smollm2 unless any is named: smollm2, minilm, a folder, a .gguf file, or a name on
-    the hub.
-
-    The address that is printed holds a secret, which whoever asks the server must know. Only this machine can reach it,
-    unless --host says so. Ctrl-C ends it.
-    """
+def run(models: tuple[str, ...], most: int | None, memory: str, host: str, port: int, opens: bool) -> None:
+    """Serves the page until Ctrl-C; its readers choose among the models."""
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise ClearheadError(f"serve: needs {' and '.join(missing)}; get it with: pip install 'clearhead[serve]'.")
     import uvicorn  # optional, as what follows
@@ -51,7 +33,6 @@ def command(
     from clearhead.view.server.guard import Hosts
 
     room = in_bytes(memory, "--memory")
-    models = tuple(dict.fromkeys((*names, *more))) or (DEFAULT,)
     with _listening(host, port) as listening:
         bound, port = listening.getsockname()[:2]
         token = secrets.token_urlsafe()

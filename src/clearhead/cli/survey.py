@@ -14,9 +14,8 @@ import torch.distributed as dist
 from rich.console import Console
 from rich.text import Text
 
-from clearhead.cli import reading
 from clearhead.cli.steps import Steps, telling
-from clearhead.cli.tables import Files, table_options
+from clearhead.cli.tables import Files
 from clearhead.errors import ClearheadError
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope import together
@@ -26,7 +25,6 @@ from clearhead.scope.moments import SHARE
 from clearhead.scope.reader import Long
 from clearhead.scope.survey import Progress, Surveyed, own, survey
 from clearhead.view import surveyed
-from clearhead.view.terminal import MEANINGS
 
 PATIENCE = timedelta(days=7)
 """How long a machine that has read its share waits for the others; PyTorch's half an hour is soon over."""
@@ -34,32 +32,7 @@ LINE_EVERY = 30.0
 """Seconds between two lines of progress, where there is no terminal for a bar."""
 
 
-@click.command("survey", epilog=reading.CACHE)
-@click.argument("corpus", type=Path)
-@click.option("--model", "name", metavar="NAME", default="smollm2", show_default=True, help=f"{reading.MODELS}.")
-@click.option("--field", metavar="NAME", default="text", show_default=True, help="Where JSON lines have the text.")
-@click.option("--context", metavar="N", type=click.IntRange(min=1), help="Take at most N tokens at a time.")
-@click.option(
-    "--long",
-    type=click.Choice(["split", "skip", "truncate"]),
-    default="split",
-    show_default=True,
-    help="A document with more tokens is read in pieces, left out, or read as far as that.",
-)
-@click.option("--processes", metavar="N", type=click.IntRange(min=1), default=1, help="Share the work among N.")
-@click.option("--threads", metavar="N", type=click.IntRange(min=1), help="Of each process; the cores, shared out.")
-@click.option(
-    "--checkpoint",
-    metavar="PATH",
-    type=Path,
-    default="survey.checkpoint",
-    show_default=True,
-    help="Where the state is kept while it runs.",
-)
-@click.option("--resume", is_flag=True, help="Go on with what the checkpoint holds, if it is there.")
-@click.option("--by", metavar="COLUMN", default="entropy_normalised", show_default=True, help="What colours the heads.")
-@table_options
-def command(
+def run(
     corpus: Path,
     name: str,
     field: str,
@@ -70,24 +43,9 @@ def command(
     checkpoint: Path,
     resume: bool,
     by: str,
-    json: Path | None,
-    csv: Path | None,
-    parquet: Path | None,
-    force: bool,
+    files: Files,
 ) -> None:
-    """Print what the heads of a model do over all documents of CORPUS: means, with 95 % confidence intervals.
-
-    CORPUS is a folder of text files, a file with one document a line, or JSON lines (.jsonl, .ndjson, .json). Documents
-    that can't be read are left out, and told of at the end and in the JSON.
-
-    Ctrl-C stops; --resume goes on at the last finished document. The result is the same to the bit for any number
-    of processes, and with interruptions or without, if --threads is the same: a model's products may round
-    differently on another number of threads. On several machines: torchrun ... -m clearhead survey ...
-    """
-    by = by.replace("-", "_")
-    if by not in MEANINGS:
-        raise ClearheadError(f"--by: got '{by}', expected one of {', '.join(MEANINGS)}.")
-    files = Files(json, csv, parquet, force)
+    """Has the model `name` read the documents of the corpus, and prints or writes the table of its heads."""
     check_place(own(checkpoint))
     documents = Corpus(corpus, field)
     for path in (checkpoint, *files.paths):

@@ -2,33 +2,38 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from clearhead.cli.files import check_writable, force_option, writing
 from clearhead.cli.standard import is_utf8
-from clearhead.cli.steps import Steps
 from clearhead.errors import ClearheadError
 from clearhead.view import export
-
-Command = TypeVar("Command", bound=Callable[..., object])
+from clearhead.view.progress import Progress
 
 HERE = Path("-")
 """Standard output, as a file's name."""
 
 
-def table_options(command: Command) -> Command:
-    """Gives a command `json`, `csv` and `parquet`, paths or None, and `force`."""
+def table_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Gives a command `files`, to which it writes its table."""
+
+    @wraps(command)
+    def with_files(json: Path | None, csv: Path | None, parquet: Path | None, force: bool, **options: Any) -> object:
+        return command(files=Files(json, csv, parquet, force), **options)
+
+    taking = with_files
     for option in (
         force_option,
         click.option("--parquet", metavar="PATH", type=Path, help="Write it as Parquet, if pyarrow is there."),
         click.option("--csv", metavar="PATH", type=Path, help="Write it as CSV; - writes it here."),
         click.option("--json", metavar="PATH", type=Path, help="Write the table as JSON; - writes it here."),
     ):
-        command = option(command)
-    return command
+        taking = option(taking)
+    return taking
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Files:
         """The others."""
         return [path for path in self._asked().values() if path != HERE]
 
-    def write(self, rows: export.Rows, about: Mapping[str, Any], steps: Steps) -> None:
+    def write(self, rows: export.Rows, about: Mapping[str, Any], steps: Progress) -> None:
         """Writes the rows to all of them but standard output, and tells of it."""
         for kind, path in self._asked().items():
             if path != HERE:

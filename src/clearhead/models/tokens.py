@@ -16,7 +16,7 @@ from clearhead.text import check_text
 class Tokenizer:
     """What makes tokens of text for one model, and text of its tokens.
 
-    >>> from clearhead.models.checkpoints import KNOWN
+    >>> from clearhead.models.known import KNOWN
     >>> tokenizer = tokenizer_of(KNOWN["smollm2"].path)
     >>> tokenizer.encode("Hello there")
     [19556, 665]

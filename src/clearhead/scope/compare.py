@@ -11,10 +11,11 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import js_distance
+from clearhead.scope.columns import COUNTS, STDERR
 from clearhead.scope.layer import Layer, Step
 from clearhead.scope.moments import student
 from clearhead.scope.record import Record
-from clearhead.scope.summary import COUNTS, STDERR, Summary
+from clearhead.scope.summary import Summary
 
 ROWS = 256
 """On how many queries of a text, evenly spaced, the rows of two heads are compared unless said."""

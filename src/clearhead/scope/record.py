@@ -19,7 +19,8 @@ from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope import alike, flow, region, taking, words
-from clearhead.scope.budget import Budget, Kept, in_bytes
+from clearhead.scope.budget import Budget, Kept
+from clearhead.scope.byte_sizes import in_bytes
 from clearhead.scope.copying import Copying
 from clearhead.scope.head import Head
 from clearhead.scope.indexing import index, whole_number

@@ -184,8 +184,3 @@ REPEATED: dict[str, Callable[[Text], Repeats]] = {
 """The roles whose targets stand by earlier copies of the query's token."""
 MARKED: dict[str, Callable[[Text], Repeats]] = {"special_tokens": special_tokens, "punctuation": punctuation}
 """The roles whose targets are the same for all queries."""
-ROLES = (
-    *("previous_token", "next_token", "first_token", "self_token", "duplicate_token", "induction", "delimiter"),
-    *("induction_before", "special_tokens", "punctuation"),
-)
-"""All of them, in the order in which they are shown."""

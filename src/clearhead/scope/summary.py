@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from math import inf
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from clearhead.attend.statistics import Statistics
 from clearhead.scope.aims import of_text, read
-from clearhead.scope.roles import ROLES
+from clearhead.scope.columns import COLUMNS, COUNTS, STDERR
 from clearhead.scope.sampled import effective_context, variance_of_mean
 from clearhead.scope.weights import Weights
 from clearhead.scope.words import Kinds
@@ -18,23 +17,6 @@ from clearhead.scope.words import Kinds
 MEANS = ("entropy", "entropy_normalised", "peak", "distance", "lse")
 SINK = 0.3
 """How much weight on the first token makes it a query's sink: the threshold of Gu et al. 2024."""
-COLUMNS = (
-    *("queries", "entropy", "entropy_normalised", "peak", "distance", "max_score", "lse"),
-    *("effective_context", "effective_context_stderr", "sampled", "sink"),
-    *(column for role in ROLES for column in (role, f"{role}_uniform")),
-)
-"""The columns of the head table that a summary gives, in their order."""
-COUNTS = {"queries": "entropy", "sampled": "sampled"}
-"""The columns that say how many queries others are the mean of, and where that number is counted."""
-RANGES = {
-    **dict.fromkeys(("entropy", "distance"), (0.0, inf)),
-    "effective_context": (1.0, inf),
-    **dict.fromkeys(("entropy_normalised", "peak", "sink"), (0.0, 1.0)),
-    **dict.fromkeys((column for role in ROLES for column in (role, f"{role}_uniform")), (0.0, 1.0)),
-}
-"""Between which values the means of a column lie, where there is an end."""
-STDERR = {"effective_context_stderr": "effective_context"}
-"""The columns with the standard error of an estimate from `sampled` queries, and which estimate."""
 
 
 @dataclass(eq=False)

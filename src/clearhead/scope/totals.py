@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clearhead.scope.columns import COLUMNS, COUNTS, RANGES, STDERR
 from clearhead.scope.moments import BITS, Moments
-from clearhead.scope.summary import COLUMNS, COUNTS, RANGES, STDERR, Summary
+from clearhead.scope.summary import Summary
 
 
 @dataclass(frozen=True, eq=False)

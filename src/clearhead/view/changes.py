@@ -9,15 +9,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from clearhead.scope.columns import MEANINGS, ORDERS
 from clearhead.scope.compare import Comparison
 from clearhead.view.table import short
-from clearhead.view.terminal import GUTTER, MEANINGS, Grid, Heat, title
+from clearhead.view.terminal import GUTTER, Grid, Heat, title
 
-ORDERS = {
-    "js_distance": ("rows differ", "distance of a head's rows: 0 the same, 1 no key in common"),
-    "change": ("what changed most", "the role or share whose mean changed most for certain"),
-}
-"""What heads can be sorted by that is no statistic: what it is called, and what it says."""
 BAR = 12
 
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clearhead.scope.budget import in_bytes
+from clearhead.scope.byte_sizes import in_bytes
 from clearhead.scope.compare import ROWS, Comparison
 from clearhead.scope.record import Record
 from clearhead.view import figures, page
 from clearhead.view.contents import number
 from clearhead.view.figures import Figure
-from clearhead.view.fitting import BUDGET, saved
+from clearhead.view.fitting import saved
+from clearhead.view.page_sizes import BUDGET
 from clearhead.view.scene import Scene
 
 DIGITS = 7

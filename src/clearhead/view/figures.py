@@ -14,11 +14,11 @@ import torch
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike, alike
 from clearhead.scope.chosen import only_step, part_of
+from clearhead.scope.columns import ROLES
 from clearhead.scope.compare import Comparison
 from clearhead.scope.indexing import index, whole_number
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
-from clearhead.scope.roles import ROLES
 from clearhead.view import draw, drawings, spelling
 from clearhead.view.image import opened, patches
 from clearhead.view.terminal import strongest

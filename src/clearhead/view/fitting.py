@@ -9,8 +9,6 @@ from clearhead.view.contents import held
 from clearhead.view.payload import LayerView, pack
 from clearhead.view.scene import MOST, Scene, view
 
-BUDGET = "7.5 MB"
-"""What these may take in a page, unless said: a mail will carry it."""
 LISTS = 0.7
 """The part of the budget that the lists of heaviest keys may take."""
 OTHERS, LEAST = 1 / 3, 500_000

@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from torch import nn
 
 from clearhead.errors import ClearheadError
-from clearhead.scope.budget import in_bytes
+from clearhead.scope.byte_sizes import in_bytes
 from clearhead.scope.record import Keep, Record
 from clearhead.scope.seams import Kernels
 from clearhead.scope.watch import Watch
 from clearhead.scope.words import Tokenizer
 from clearhead.view import page
 from clearhead.view.figures import Figure, figure
-from clearhead.view.fitting import BUDGET, saved
+from clearhead.view.fitting import saved
+from clearhead.view.page_sizes import BUDGET, NOTEBOOK
 from clearhead.view.rotary import Rotary, found
 from clearhead.view.scene import MOST, Scene
 
 if TYPE_CHECKING:
     from clearhead.view.widget import Widget
-
-NOTEBOOK = "2 MB"
-"""What a cell may add to a notebook, unless said."""
 
 
 class Seen(Record):

@@ -9,7 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from clearhead.view.terminal import MEANINGS, ROLES, Grid, HeadTable, Heat, strongest, title
+from clearhead.scope.columns import MEANINGS, HeadTable
+from clearhead.view.terminal import ROLES, Grid, Heat, strongest, title
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from clearhead.view.terminal import HeadTable, Heat, title
+from clearhead.scope.columns import HeadTable
+from clearhead.view.terminal import Heat, title
 
 CELL = 6
 """The width of a number on the terminal."""

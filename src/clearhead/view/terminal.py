@@ -13,31 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from clearhead.scope.columns import MEANINGS, HeadTable
 from clearhead.scope.words import legible
-
-HeadTable = Sequence[Mapping[str, Any]]
-
-MEANINGS = {
-    "entropy": "spread of the weight, in nats",
-    "entropy_normalised": "spread of the weight: 0 on one key, 1 even",
-    "peak": "the heaviest weight of a query",
-    "distance": "how many tokens away a query looks",
-    "max_score": "the largest score before the softmax",
-    "lse": "the log-sum-exp of a query's scores",
-    "effective_context": "the fewest keys that hold 90 % of the weight",
-    "sink": "queries with over 0.3 on the first token",
-    "previous_token": "weight on the token just before",
-    "next_token": "weight on the token just after",
-    "first_token": "weight on the first token, the sink",
-    "self_token": "weight on the token itself",
-    "duplicate_token": "weight on earlier copies of the token",
-    "induction": "weight on what came after earlier copies",
-    "delimiter": "weight on the nearest full stop, comma ...",
-    "induction_before": "weight on what came before earlier copies",
-    "special_tokens": "weight on [CLS], [SEP], <s> ...",
-    "punctuation": "weight on all punctuation",
-}
-"""The columns of the head table that can colour the picture, in a few words."""
 
 ROLES = {
     "previous_token": "the one before",

@@ -14,9 +14,9 @@ from clearhead.attend.biases import relative
 from clearhead.attend.call import Call
 from clearhead.attend.scores import Dot
 from clearhead.scope.chosen import part_of
+from clearhead.scope.columns import ROLES
 from clearhead.scope.indexing import indices
 from clearhead.scope.layer import Layer
-from clearhead.scope.roles import ROLES
 from clearhead.scope.weights import Weights
 
 PAIRS = 2**20

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clearhead import ClearheadError
-from clearhead.models.checkpoints import KNOWN
+from clearhead.models.known import KNOWN
 from clearhead.models.weights.gguf_file import QUANTISED as read_as_quantised
 from clearhead.models.weights.gguf_file import read_gguf
 from tests.models.weights.writing import write

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from clearhead import ClearheadError
-from clearhead.models.checkpoints import KNOWN, open_model
+from clearhead.models.checkpoints import open_model
+from clearhead.models.known import KNOWN
 from clearhead.models.loading import load
 from clearhead.models.weights import open_weights
 from tests.models.families.parity import assert_near

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clearhead import ClearheadError
-from clearhead.models.checkpoints import KNOWN
+from clearhead.models.known import KNOWN
 from clearhead.models.loading import load
 from clearhead.models.weights import Weights, open_weights
 

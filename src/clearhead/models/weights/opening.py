@@ -27,7 +27,7 @@ def open_weights(path: str | Path) -> Weights:
     Weights that are packed as MXFP4 are unpacked. Raises ClearheadError if there is no such checkpoint, if it is
     quantised in another way, or if one of its files is broken or not whole.
 
-    >>> from clearhead.models.checkpoints import KNOWN
+    >>> from clearhead.models.known import KNOWN
     >>> weights = open_weights(KNOWN["minilm"].path)
     >>> weights.shape("embeddings.word_embeddings.weight")
     (30522, 384)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from clearhead.errors import ClearheadError
-from clearhead.scope.budget import in_words
+from clearhead.scope.byte_sizes import in_words
 from clearhead.view.progress import Progress
 from clearhead.view.scene import Scene
 
