@@ -164,18 +164,51 @@ def test_values_may_be_of_another_type_and_the_softmax_in_float64() -> None:
 X = torch.randn(1, 2, 3, 4)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"past_key": X}, r"got one of past_key and past_value; bring both"),
         ({"past_key": X, "past_value": X, "nonpad_kv_seqlen": torch.tensor([2])}, r"both a past and nonpad_kv_seqlen"),
-        ({"left_window_size": -2}, r"got windows of -2 and -1; expected -1 or more"),
-        ({"qk_matmul_output_mode": 4}, r"got qk_matmul_output_mode=4; expected 0 to 3"),
+        ({"left_window_size": -2}, r"^left_window_size: got -2, expected a whole number, -1 or more\.$"),
+        ({"right_window_size": 1.0}, r"^right_window_size: got 1\.0, expected a whole number, -1 or more\.$"),
+        ({"right_window_size": None}, r"^right_window_size: got None, expected a whole number"),
+        ({"is_causal": 2}, r"got is_causal=2; expected one of 0, 1\.$"),
+        ({"is_causal": 1.0}, r"got is_causal=1\.0; expected one of 0, 1\.$"),
+        ({"softmax_precision": 99}, r"got softmax_precision=99; expected one of None, 1, 10, 11, 16\.$"),
+        ({"qk_matmul_output_mode": 4}, r"got qk_matmul_output_mode=4; expected one of None, 0, 1, 2, 3\.$"),
+        ({"qk_matmul_output_mode": 1.0}, r"got qk_matmul_output_mode=1\.0; expected one of"),
+        ({"K": X.numpy()}, r"^K: got ndarray, expected a tensor \(B, K, T, width\), or .*from_numpy\(K\) makes one\.$"),
+        ({"V": None}, r"^V: got NoneType, expected a tensor \(B, K, T, width\), or \(B, T, K · width\)\.$"),
+        ({"attn_mask": [[True]]}, r"^attn_mask: got list, expected a tensor that broadcasts to \(B, H, Tq, total\)\.$"),
+        ({"attn_mask": torch.tensor(True)}, r"^attn_mask has no dimension; expected one that broadcasts"),
+        ({"past_key": X, "past_value": 5}, r"^past_value: got int, expected a tensor \(B, K, past, Dv\)\.$"),
+        (
+            {"past_key": X[:, :1], "past_value": X},
+            r"^past_key: got torch\.float32 of shape \(1, 1, 3, 4\) before .*; exp",
+        ),
+        (
+            {"past_key": X, "past_value": X.double()},
+            r"^past_value: got torch\.float64 of shape .* expected one type, and",
+        ),
+        (
+            {"nonpad_kv_seqlen": [3]},
+            r"^nonpad_kv_seqlen: got list, expected one whole number a sequence, \(B,\) = \(1,\)",
+        ),
+        ({"nonpad_kv_seqlen": torch.tensor([3.0])}, r"^nonpad_kv_seqlen: got torch\.float32 of shape \(1,\), expected"),
+        ({"nonpad_kv_seqlen": torch.tensor([3, 3])}, r"^nonpad_kv_seqlen: got torch\.int64 of shape \(2,\), expected"),
         ({"q_num_heads": 2}, r"got Q of 4 dimensions with q_num_heads=2, kv_num_heads=None; .* neither with 4"),
         ({"Q": X[0], "q_num_heads": 2}, r"got Q of 3 dimensions .* expected both numbers with 3 dimensions"),
         (
             {"Q": X[0], "q_num_heads": 3, "kv_num_heads": 2},
             r"shape \(2, 3, 4\) for 3 heads; expected \(B, T, heads · D\)",
+        ),
+        *(
+            (
+                {"Q": X[0], "K": X[0], "V": X[0], "q_num_heads": heads, "kv_num_heads": 1},
+                rf"^q_num_heads: got {heads}, exp",
+            )
+            for heads in (2.0, 0, -2, True)
         ),
         ({"attn_mask": torch.zeros(3, 9)}, r"bias: got a tensor of shape \(3, 9\); expected one that broadcasts"),
     ],

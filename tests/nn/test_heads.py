@@ -196,9 +196,18 @@ def test_it_compiles_in_one_piece() -> None:
     subprocess.run([sys.executable, "-c", COMPILED], check=True)  # in a process whose types nobody checks
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"heads": 5}, "a width of 48 does not divide into 5 heads"), ({"kv_heads": 4}, "heads = 6 and kv_heads = 4")],
+    [
+        ({"heads": 5}, "a width of 48 does not divide into 5 heads"),
+        ({"kv_heads": 4}, "heads = 6 and kv_heads = 4"),
+        *(
+            ({name: wrong}, rf"^{name}: got {wrong}, expected a whole number, 1 or more\.$")
+            for name in ("heads", "kv_heads", "head_width", "memory_width")
+            for wrong in (0, 2.0, True)
+        ),
+    ],
 )
 def test_heads_that_do_not_fit_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ClearheadError, match=sentence):

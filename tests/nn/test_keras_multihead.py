@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -233,9 +234,92 @@ def test_tokens_of_another_width_than_the_weights_are_refused() -> None:
         layer(**x | {"query": torch.randn(B, TQ, 9)})
 
 
-@pytest.mark.parametrize("wrong", [{"num_heads": 0}, {"key_dim": 0}, {"sliding_window": 0}], ids=str)
-def test_no_heads_no_width_and_no_window_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(
-        ClearheadError, match=r"^KerasMultiHeadAttention: got num_heads .*; expected at least 1 of each"
-    ):
-        KerasMultiHeadAttention(**{"num_heads": H, "key_dim": 4} | wrong)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["num_heads", "key_dim", "value_dim", "output_shape", "sliding_window"])
+@pytest.mark.parametrize("wrong", [0, -1, 8.0, True, "8", [2, 8.0]], ids=str)
+def test_what_is_no_count_is_refused_when_the_layer_is_made(name: str, wrong: Any) -> None:
+    with pytest.raises(ClearheadError, match=rf"^{name}: got .*, expected a whole number, 1 or more\.$"):
+        KerasMultiHeadAttention(**{"num_heads": H, "key_dim": 4} | {name: wrong})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"attention_axes": 1.0}, r"^attention_axes: got 1\.0; this layer attends over axis 1"),
+        ({"attention_axes": np.array([1, 2])}, r"^attention_axes: got array\(\[1, 2\]\); this layer attends"),
+        ({"output_shape": ()}, r"^output_shape: got \(\), expected a number, several, or None\.$"),
+        ({"dropout": 1.5}, r"^dropout: got 1\.5, expected a probability, at least 0 and below 1\.$"),
+        ({"dropout": None}, r"^dropout: got None, expected a probability"),
+        ({"use_bias": "no"}, r"^use_bias: got 'no', expected True or False\.$"),
+        ({"use_gate": 1}, r"^use_gate: got 1, expected True or False\.$"),
+    ],
+    ids=str,
+)
+def test_other_arguments_are_checked_when_the_layer_is_made(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ClearheadError, match=said):
+        KerasMultiHeadAttention(H, 4, **wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"query": [[1.0]]}, r"^query: got list, expected a tensor of floats\.$"),
+        ({"value": None}, r"^value: got NoneType, expected a tensor of floats\.$"),
+        ({"query": torch.ones(B, TQ, E).long()}, r"^query is torch\.int64; expected floats\."),
+        ({"query": np.ones((B, TQ, E), np.int32)}, r"^query is torch\.int32; expected floats\."),
+        (
+            {"key": torch.ones(B, TK, EK).double()},
+            r"^key is torch\.float64 and the layer's weights are torch\.float32;",
+        ),
+        ({"query": torch.ones(1, 2, TQ, E)}, r"^query has shape \(1, 2, 5, 8\); expected \(B, Tq, width\), axis 1 the"),
+        ({"value": torch.ones(TK, EV)}, r"^value has shape \(7, 10\); expected \(B, Tk, width\), axis 1 the tokens\.$"),
+        ({"value": torch.ones(1, TK, EV)}, r"^query, value and key are \(3, 5, 8\), \(1, 7, 10\) and \(3, 7, 6\); exp"),
+        ({"key": torch.ones(B, 6, EK)}, r"^query, value and key are \(3, 5, 8\), \(3, 7, 10\) and \(3, 6, 6\); exp"),
+        ({"value_mask": [True] * TK}, r"^value_mask: got list, expected a tensor or an array\.$"),
+        ({"query_mask": np.ones((B, TK))}, r"^query_mask has shape \(3, 7\); expected \(B, Tq\) = \(3, 5\), or 1"),
+        ({"key_mask": np.array(["a"])}, r"^key_mask: got an array of <U1, expected numbers\.$"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else next(iter(x)),
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_inputs_that_do_not_fit_are_refused_by_their_own_name_and_shape(
+    wrong: dict[str, Any], said: str, built: bool
+) -> None:
+    layer = KerasMultiHeadAttention(H, 4)
+    if built:
+        layer(**inputs())
+    with pytest.raises(ClearheadError, match=said):
+        layer(**inputs() | wrong)
+
+
+def test_numpy_inputs_and_masks_are_taken_as_keras_takes_them() -> None:
+    layer, x = KerasMultiHeadAttention(H, 4), inputs()
+    masks = with_masks({"attention_mask": (B, TQ, TK), "value_mask": (B, TK)})
+    out = layer(**{name: value.double().numpy() for name, value in (x | masks).items()})
+    assert out.dtype == torch.float32
+    assert torch.equal(out, layer(**x, **masks))
+    out.sum().backward()
+    arrays = {name: value.numpy() for name, value in x.items()}
+    assert layer.double()(**arrays).dtype == torch.float64
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (None, r"^set_weights: got NoneType, expected a list of arrays\.$"),
+        (["a"] * 8, r"^set_weights, weights\[0\]: got an array of <U1, expected numbers\.$"),
+    ],
+)
+def test_weights_that_are_no_arrays_are_refused(weights: Any, said: str) -> None:
+    with pytest.raises(ClearheadError, match=said):
+        KerasMultiHeadAttention(H, 4).set_weights(weights)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("shape", [8, (), (B, TQ, 8.0)])
+def test_shapes_without_a_width_are_refused(shape: Any) -> None:
+    with pytest.raises(ClearheadError, match=r"^value_shape(\[-1\])?: got .*, expected a "):
+        KerasMultiHeadAttention(H, 4).build((B, TQ, E), shape)

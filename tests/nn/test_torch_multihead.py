@@ -1,6 +1,7 @@
 """TorchMultiheadAttention beside the layer that it stands for, over all of its options."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -210,6 +211,7 @@ def test_it_works_under_autocast(need_weights: bool) -> None:
 x = torch.zeros(TQ, B, E)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -221,9 +223,20 @@ x = torch.zeros(TQ, B, E)
         ({"attn_mask": torch.zeros(5, 5, dtype=torch.uint8)}, r"^attn_mask is torch\.uint8; expected torch\.bool, of"),
         ({"key_padding_mask": torch.zeros(5, 3)}, r"^key_padding_mask has shape \(5, 3\); expected \(3, 5\)\.$"),
         ({"key_padding_mask": torch.zeros(3, 5, dtype=torch.int64)}, r"^key_padding_mask is torch\.int64; expected"),
+        (
+            {"query": x.numpy()},
+            r"^query: got ndarray, expected a tensor of floats\. torch\.from_numpy\(query\) makes one\.$",
+        ),
+        ({"key": None}, r"^key: got NoneType, expected a tensor of floats\.$"),
+        ({"query": x.long()}, r"^query is torch\.int64; expected floats\."),
+        (
+            {"value": x.double()},
+            r"^value is torch\.float64 and the layer's weights are torch\.float32; bring them to one",
+        ),
+        ({"attn_mask": [[0.0]]}, r"^attn_mask: got list, expected a tensor \(5, 5\) or \(6, 5, 5\)\.$"),
     ],
 )
-def test_what_does_not_fit_is_said(args: dict[str, Tensor], said: str) -> None:
+def test_what_does_not_fit_is_said(args: dict[str, Any], said: str) -> None:
     with pytest.raises(ClearheadError, match=said):
         TorchMultiheadAttention(E, H)(**{"query": x, "key": x, "value": x, **args})
 
@@ -236,7 +249,21 @@ def test_nested_tensors_are_refused() -> None:
         TorchMultiheadAttention(E, H, batch_first=True)(nested, nested, nested)
 
 
-@pytest.mark.parametrize(("width", "heads"), [(8, 3), (8, 0), (0, 2)])
-def test_a_width_that_does_not_divide_is_said(width: int, heads: int) -> None:
-    with pytest.raises(ClearheadError, match=rf"got embed_dim = {width} and num_heads = {heads}; expected the first"):
-        TorchMultiheadAttention(width, heads)
+def test_a_width_that_does_not_divide_is_said() -> None:
+    with pytest.raises(ClearheadError, match=r"got embed_dim = 8 and num_heads = 3; expected the first"):
+        TorchMultiheadAttention(8, 3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["embed_dim", "num_heads", "kdim", "vdim"])
+@pytest.mark.parametrize("wrong", [0, 8.0, True, "8", [8]], ids=str)
+def test_what_is_no_count_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(ClearheadError, match=rf"^{name}: got .*, expected a whole number, 1 or more\.$"):
+        TorchMultiheadAttention(**{"embed_dim": E, "num_heads": H} | {name: wrong})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["bias", "add_bias_kv", "add_zero_attn", "batch_first", "dropout"])
+def test_what_is_no_flag_and_no_probability_is_refused(name: str) -> None:
+    with pytest.raises(ClearheadError, match=rf"^{name}: got 'no', expected "):
+        TorchMultiheadAttention(E, H, **{name: "no"})

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.attend import backends
+from clearhead.attend.arguments import check_strided, check_tensor, probability
 from clearhead.attend.biases import Bias, dense
 from clearhead.attend.call import Call
 from clearhead.attend.heard import listener
@@ -149,8 +150,7 @@ def checked(
     """A complete Call of these arguments, or a sentence that says what does not fit."""
     B, H, Tq, Tk = check_shapes(q, k, v)
     check_options(H, scale, softcap, sinks)
-    if not (isinstance(dropout, Real) and 0 <= dropout < 1):
-        raise ClearheadError(f"dropout: got {dropout!r}, expected a probability, at least 0 and below 1.")
+    dropout = probability("dropout", dropout)
     if isinstance(bias, Tensor):
         check_strided("bias", bias)
         bias = dense(bias)
@@ -180,7 +180,7 @@ def checked(
         score=score,
         scale=score.default_scale(q.shape[-1]) if scale is None else float(scale),
         softcap=softcap,
-        dropout=float(dropout),
+        dropout=dropout,
         queries=torch.arange(Tq, device=q.device),
         past=Tk - Tq,
     )
@@ -193,19 +193,6 @@ def _runs(pattern: Pattern, Tq: int, Tk: int, device: torch.device) -> Runs:
     known = all(not t.is_meta for t in tensors_of(pattern))
     runs = runs_of(pattern if known else FULL, Tq, Tk, torch.device("cpu"))
     return Runs(runs.start.to(device), runs.stop.to(device), Tk)
-
-
-def check_strided(name: str, x: Tensor) -> None:
-    """Raises for nested and sparse tensors, which have no strides."""
-    if x.is_nested:
-        raise ClearheadError(
-            f"{name} is a nested tensor, which is not supported. Pad its sequences and pass pattern=padding(lengths), "
-            "or join them and pass pattern=documents(ids)."
-        )
-    if x.layout is not torch.strided:
-        raise ClearheadError(
-            f"{name} has the layout {x.layout}; expected a strided tensor, as {name}.to_dense() gives."
-        )
 
 
 def check_options(H: int, scale: float | None, softcap: float | None, sinks: Tensor | None) -> None:
@@ -222,8 +209,7 @@ def check_options(H: int, scale: float | None, softcap: float | None, sinks: Ten
 def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raises unless q, k and v are four-dimensional tensors of one floating type on one device."""
     for name, x, shape in (("q", q, "(B, H, Tq, D)"), ("k", k, "(B, K, Tk, D)"), ("v", v, "(B, K, Tk, Dv)")):
-        if not isinstance(x, Tensor):
-            raise ClearheadError(f"{name}: got {type(x).__name__}, expected a tensor {shape}.")
+        check_tensor(name, x, shape)
         check_strided(name, x)
         if x.dim() != 4:
             raise ClearheadError(

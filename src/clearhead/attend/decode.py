@@ -17,6 +17,7 @@ from clearhead.attend.api import (
     check_tensors,
     without_autocast,
 )
+from clearhead.attend.arguments import described, is_whole
 from clearhead.attend.biases import Bias, dense
 from clearhead.attend.heard import listener, one_sequence
 from clearhead.attend.pattern import Pattern
@@ -150,9 +151,9 @@ def _checked(
         B, H, Tq = q.shape[:3]
         if len(k) != len(v):
             raise ClearheadError(f"k {tuple(k.shape)} and v {tuple(v.shape)} are pools of unlike many blocks.")
-        if not _is_whole(blocks, 2) or len(blocks) != B:
+        if not is_whole(blocks, 2) or len(blocks) != B:
             raise ClearheadError(
-                f"blocks: got {_described(blocks)}, expected whole numbers (B, n), n blocks for each of the B = {B} "
+                f"blocks: got {described(blocks)}, expected whole numbers (B, n), n blocks for each of the B = {B} "
                 f"sequences of q {tuple(q.shape)}."
             )
         Tk = blocks.shape[1] * k.shape[2]
@@ -200,8 +201,8 @@ def _counts(name: str, x: Tensor | None, B: int, Tk: int, all_keys: int) -> list
     valid = [all_keys] * B
     if x is None:
         return valid
-    if not _is_whole(x, 1) or len(x) != B:
-        raise ClearheadError(f"{name}: got {_described(x)}, expected one whole number a sequence, (B,) = ({B},).")
+    if not is_whole(x, 1) or len(x) != B:
+        raise ClearheadError(f"{name}: got {described(x)}, expected one whole number a sequence, (B,) = ({B},).")
     if x.is_meta:  # which keys are valid is not known, and changes no shape
         return valid
     counts: list[int] = x.tolist()
@@ -211,17 +212,6 @@ def _counts(name: str, x: Tensor | None, B: int, Tk: int, all_keys: int) -> list
             "room for."
         )
     return counts
-
-
-def _is_whole(x: object, dims: int) -> bool:
-    """Whether x is a tensor of whole numbers with so many dimensions."""
-    if not isinstance(x, Tensor):
-        return False
-    return x.dim() == dims and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
-
-
-def _described(x: object) -> str:
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def _check_blocks(blocks: Tensor, start: list[int], stop: list[int], pool: int, block: int) -> None:

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from clearhead.attend import reference
 from clearhead.attend.api import attention, checked
+from clearhead.attend.arguments import check_tensor, count, described, is_whole, whole_number
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import causal, full, padding, where, window
 from clearhead.errors import ClearheadError
 
 _DOUBLE = 11
 """ONNX's number for float64, the one softmax precision above what attention() computes in anyway."""
+_PRECISIONS = (1, 10, _DOUBLE, 16)
+"""ONNX's numbers for float32, float16, float64 and bfloat16."""
 
 
 class OnnxAttention(NamedTuple):
@@ -73,26 +76,23 @@ def onnx_attention(
     >>> onnx_attention(Q, K, V, is_causal=1, q_num_heads=4, kv_num_heads=2).Y.shape
     torch.Size([1, 5, 32])
     """
-    if (past_key is None) != (past_value is None):
-        raise ClearheadError("onnx_attention: got one of past_key and past_value; bring both, or neither.")
-    if past_key is not None and nonpad_kv_seqlen is not None:
-        raise ClearheadError("onnx_attention: got both a past and nonpad_kv_seqlen; they are two ways to cache.")
-    if min(left_window_size, right_window_size) < -1:
-        raise ClearheadError(
-            f"onnx_attention: got windows of {left_window_size} and {right_window_size}; expected -1 or more."
-        )
-    if qk_matmul_output_mode not in (None, 0, 1, 2, 3):
-        raise ClearheadError(f"onnx_attention: got qk_matmul_output_mode={qk_matmul_output_mode}; expected 0 to 3.")
+    _check_tensors(Q, K, V, attn_mask, past_key, past_value, nonpad_kv_seqlen)
+    left, right = count("left_window_size", left_window_size, -1), count("right_window_size", right_window_size, -1)
+    _among("is_causal", is_causal, (0, 1))
+    _among("softmax_precision", softmax_precision, (None, *_PRECISIONS))
+    _among("qk_matmul_output_mode", qk_matmul_output_mode, (None, 0, 1, 2, 3))
     flat = Q.dim() == 3
     if flat != (q_num_heads is not None) or flat != (kv_num_heads is not None):
         raise ClearheadError(
             f"onnx_attention: got Q of {Q.dim()} dimensions with q_num_heads={q_num_heads}, "
             f"kv_num_heads={kv_num_heads}; expected both numbers with 3 dimensions, and neither with 4."
         )
-    q, k, v = (_heads(x, n) for x, n in ((Q, q_num_heads), (K, kv_num_heads), (V, kv_num_heads)))
+    by_query, by_key = ("q_num_heads", q_num_heads), ("kv_num_heads", kv_num_heads)
+    q, k, v = (_heads(x, *heads) for x, heads in ((Q, by_query), (K, by_key), (V, by_key)))
     offset: int | Tensor = 0
     pattern: Pattern = full()
     if past_key is not None and past_value is not None:
+        _check_past({"past_key": (past_key, k), "past_value": (past_value, v)})
         offset = past_key.shape[2]
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
     elif nonpad_kv_seqlen is not None:
@@ -101,9 +101,9 @@ def onnx_attention(
     present_key, present_value = k, v
     if is_causal:
         pattern = pattern & causal(align=offset)
-    if max(left_window_size, right_window_size) >= 0:
-        left, right = (None if side == -1 else side for side in (left_window_size, right_window_size))
-        pattern = pattern & window(left, right, align=offset)
+    if max(left, right) >= 0:
+        before, after = (None if side == -1 else side for side in (left, right))
+        pattern = pattern & window(before, after, align=offset)
     bias = None
     if attn_mask is not None:
         is_boolean = attn_mask.dtype == torch.bool
@@ -126,10 +126,58 @@ def onnx_attention(
     return OnnxAttention(Y.transpose(1, 2).flatten(2) if flat else Y, present_key, present_value, scores)
 
 
-def _heads(x: Tensor, heads: int | None) -> Tensor:
+def _check_tensors(
+    Q: Tensor,
+    K: Tensor,
+    V: Tensor,
+    attn_mask: Tensor | None,
+    past_key: Tensor | None,
+    past_value: Tensor | None,
+    nonpad_kv_seqlen: Tensor | None,
+) -> None:
+    """The inputs are tensors of the dimensions that the operator has; where the past is given, it fits."""
+    for name, x, heads in (("Q", Q, "H"), ("K", K, "K"), ("V", V, "K")):
+        check_tensor(name, x, f"(B, {heads}, T, width), or (B, T, {heads} · width)")
+    if attn_mask is not None:
+        check_tensor("attn_mask", attn_mask, "that broadcasts to (B, H, Tq, total)")
+        if attn_mask.dim() == 0:
+            raise ClearheadError("attn_mask has no dimension; expected one that broadcasts to (B, H, Tq, total).")
+    if (past_key is None) != (past_value is None):
+        raise ClearheadError("onnx_attention: got one of past_key and past_value; bring both, or neither.")
+    if past_key is not None and nonpad_kv_seqlen is not None:
+        raise ClearheadError("onnx_attention: got both a past and nonpad_kv_seqlen; they are two ways to cache.")
+    if past_key is not None and past_value is not None:
+        check_tensor("past_key", past_key, "(B, K, past, D)")
+        check_tensor("past_value", past_value, "(B, K, past, Dv)")
+    if nonpad_kv_seqlen is not None and not (is_whole(nonpad_kv_seqlen, 1) and len(nonpad_kv_seqlen) == len(Q)):
+        raise ClearheadError(
+            f"nonpad_kv_seqlen: got {described(nonpad_kv_seqlen)}, expected one whole number a sequence, "
+            f"(B,) = ({len(Q)},)."
+        )
+
+
+def _check_past(past: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Each past differs from what it is put before in its length alone."""
+    for name, (before, x) in past.items():
+        fits = before.dim() == x.dim() == 4 and before.shape[:2] == x.shape[:2] and before.shape[3] == x.shape[3]
+        if not fits or before.dtype != x.dtype:
+            raise ClearheadError(
+                f"{name}: got {described(before)} before {described(x)}; expected one type, and shapes that differ "
+                "in their third dimension alone, the tokens."
+            )
+
+
+def _among(name: str, x: object, allowed: tuple[int | None, ...]) -> None:
+    """Raises unless x is one of these; a bool is the number that it stands for."""
+    if not (x is None or isinstance(x, bool) or whole_number(x) is not None) or x not in allowed:
+        raise ClearheadError(f"onnx_attention: got {name}={x!r}; expected one of {', '.join(map(str, allowed))}.")
+
+
+def _heads(x: Tensor, name: str, heads: int | None) -> Tensor:
     """`(B, T, heads · D)` as `(B, heads, T, D)`; four dimensions as they are."""
     if heads is None:
         return x
+    heads = count(name, heads)
     if x.dim() != 3 or x.shape[2] % heads:
         raise ClearheadError(
             f"onnx_attention: got a tensor of shape {tuple(x.shape)} for {heads} heads; expected (B, T, heads · D)."

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from clearhead.attend.api import attention, check_strided
+from clearhead.attend.api import attention
+from clearhead.attend.arguments import check_strided
 from clearhead.attend.overrides import overriding
 from clearhead.attend.pattern import Pattern
 from clearhead.attend.patterns import causal, where

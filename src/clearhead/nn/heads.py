@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, full, padding
+from clearhead.attend.arguments import count
 from clearhead.errors import ClearheadError
 from clearhead.nn.caches.cache import Cache, positions
 from clearhead.nn.linear import Linear, linear
@@ -71,24 +72,25 @@ class MultiHeadAttention(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        width, heads = count("width", width), count("heads", heads)
         if head_width is None and width % heads:
             raise ClearheadError(
                 f"MultiHeadAttention: a width of {width} does not divide into {heads} heads; "
                 "give another number of heads, or head_width=."
             )
-        self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
-        if self.kv_heads < 1 or heads % self.kv_heads:
+        self.heads, self.kv_heads = heads, heads if kv_heads is None else count("kv_heads", kv_heads)
+        if heads % self.kv_heads:
             raise ClearheadError(
                 f"MultiHeadAttention: got heads = {heads} and kv_heads = {kv_heads}; "
                 "expected the first to be a multiple of the second."
             )
-        self.head_width = D = width // heads if head_width is None else head_width
+        self.head_width = D = width // heads if head_width is None else count("head_width", head_width)
         self.is_cross_attention = memory_width is not None  # a watch asks for it
         self.pattern = full() if pattern is None else pattern
         self.position = Position() if position is None else position
         self.scale, self.softcap, self.dropout = scale, softcap, dropout
         inner, kv_inner = heads * D, self.kv_heads * D
-        memory_width = width if memory_width is None else memory_width
+        memory_width = width if memory_width is None else count("memory_width", memory_width)
         self.fused = fused and memory_width == width
         if self.fused:
             self.qkv = Linear(width, inner + 2 * kv_inner, bias=bias)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, causal, full, where, window
+from clearhead.attend.arguments import count, described, flag, probability, whole_number
 from clearhead.errors import ClearheadError
+from clearhead.nn.tokens import check_tokens, check_types
 from clearhead.nn.weighed import weighed
 
 
@@ -59,7 +62,8 @@ class KerasMultiHeadAttention(nn.Module):
     there are no Keras initialisers or regularisers. A query that may see nothing gets weights of 0 and the output's
     bias; Keras gives it the mean of all values, unless it returns the weights.
 
-    Raises ClearheadError for other axes, and for weights or masks that do not fit.
+    Raises ClearheadError for other axes, for counts that are no whole numbers above 0, and for inputs, weights or masks
+    that do not fit.
 
     >>> import clearhead as ch, torch
     >>> layer = ch.nn.KerasMultiHeadAttention(num_heads=2, key_dim=16)
@@ -82,21 +86,21 @@ class KerasMultiHeadAttention(nn.Module):
         use_gate: bool = False,
     ) -> None:
         super().__init__()
-        if attention_axes not in (None, 1, (1,), [1]):
+        if attention_axes is not None and [whole_number(axis) for axis in _listed(attention_axes)] != [1]:
             raise ClearheadError(
                 f"attention_axes: got {attention_axes!r}; this layer attends over axis 1, the tokens. "
                 "Bring the axes to attend over together with reshape."
             )
-        if min(num_heads, key_dim, 1 if sliding_window is None else sliding_window) < 1:
-            raise ClearheadError(
-                f"KerasMultiHeadAttention: got num_heads {num_heads}, key_dim {key_dim} and sliding_window "
-                f"{sliding_window}; expected at least 1 of each, or no window."
-            )
-        self.num_heads, self.key_dim = num_heads, key_dim
-        self.value_dim = key_dim if value_dim is None else value_dim
-        self.dropout, self.use_bias, self.use_gate = dropout, use_bias, use_gate
-        self.output_shape = (output_shape,) if isinstance(output_shape, int) else output_shape
-        self.sliding_window = sliding_window
+        self.num_heads, self.key_dim = count("num_heads", num_heads), count("key_dim", key_dim)
+        self.value_dim = self.key_dim if value_dim is None else count("value_dim", value_dim)
+        self.dropout = probability("dropout", dropout)
+        self.use_bias, self.use_gate = flag("use_bias", use_bias), flag("use_gate", use_gate)
+        self.output_shape: tuple[int, ...] | None = None
+        if output_shape is not None:
+            self.output_shape = tuple(count("output_shape", n) for n in _listed(output_shape))
+            if not self.output_shape:
+                raise ClearheadError(f"output_shape: got {output_shape!r}, expected a number, several, or None.")
+        self.sliding_window = None if sliding_window is None else count("sliding_window", sliding_window)
         self.built = False
 
     @torch.inference_mode(False)  # a weight that is made in inference mode could never be trained
@@ -104,13 +108,13 @@ class KerasMultiHeadAttention(nn.Module):
         self, query_shape: Sequence[int], value_shape: Sequence[int], key_shape: Sequence[int] | None = None
     ) -> None:
         """Make the weights for inputs of these shapes, of which the last number counts."""
-        H, width = self.num_heads, query_shape[-1]
-        key_width = value_shape[-1] if key_shape is None else key_shape[-1]
-        out = (width,) if self.output_shape is None else tuple(self.output_shape)
+        H, width, value_width = self.num_heads, _width("query_shape", query_shape), _width("value_shape", value_shape)
+        key_width = value_width if key_shape is None else _width("key_shape", key_shape)
+        out = (width,) if self.output_shape is None else self.output_shape
         self.query = Dense((width,), (H, self.key_dim), self.use_bias)
         self.key = Dense((key_width,), (H, self.key_dim), self.use_bias)
         self.gate = Dense((width,), (H, self.value_dim), self.use_bias) if self.use_gate else None
-        self.value = Dense((value_shape[-1],), (H, self.value_dim), self.use_bias)
+        self.value = Dense((value_width,), (H, self.value_dim), self.use_bias)
         self.attention_output = Dense((H, self.value_dim), out, self.use_bias)
         self.built = True
 
@@ -121,39 +125,42 @@ class KerasMultiHeadAttention(nn.Module):
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Take over what `get_weights` of a Keras layer of the same arguments gives."""
         each = 2 if self.use_bias else 1
-        if len(weights) != each * (5 if self.use_gate else 4):
+        arrays = _arrays(weights)
+        if len(arrays) != each * (5 if self.use_gate else 4):
             raise ClearheadError(
-                f"set_weights: got {len(weights)} arrays, expected {each * (5 if self.use_gate else 4)}. "
+                f"set_weights: got {len(arrays)} arrays, expected {each * (5 if self.use_gate else 4)}. "
                 "Are use_bias and use_gate as in the Keras layer?"
             )
         if not self.built:
-            query, key, value = (weights[each * n].shape[:1] for n in (0, 1, 3 if self.use_gate else 2))
+            query, key, value = (arrays[each * n].shape[:1] for n in (0, 1, 3 if self.use_gate else 2))
             self.build(query, value, key)
         parameters = dict(self.named_parameters())
-        for (name, p), array in zip(parameters.items(), weights, strict=True):
+        for (name, p), array in zip(parameters.items(), arrays, strict=True):
             if tuple(p.shape) != tuple(array.shape):
                 raise ClearheadError(
                     f"set_weights: {name} is {tuple(p.shape)} here and {tuple(array.shape)} in what was given. "
                     "Are num_heads, key_dim, value_dim and output_shape as in the Keras layer?"
                 )
         with torch.no_grad():
-            for p, array in zip(parameters.values(), weights, strict=True):
-                p.copy_(torch.from_numpy(np.array(array)))
+            for p, array in zip(parameters.values(), arrays, strict=True):
+                p.copy_(array)
 
     def forward(
         self,
-        query: Float[Tensor, "B Tq E"],
-        value: Float[Tensor, "B Tk Ev"],
-        key: Float[Tensor, "B Tk Ek"] | None = None,
-        query_mask: Tensor | None = None,
-        value_mask: Tensor | None = None,
-        key_mask: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        query: Tensor | np.ndarray,
+        value: Tensor | np.ndarray,
+        key: Tensor | np.ndarray | None = None,
+        query_mask: Tensor | np.ndarray | None = None,
+        value_mask: Tensor | np.ndarray | None = None,
+        key_mask: Tensor | np.ndarray | None = None,
+        attention_mask: Tensor | np.ndarray | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
     ) -> Float[Tensor, "B Tq *out"] | tuple[Float[Tensor, "B Tq *out"], Float[Tensor, "B H Tq Tk"]]:
         """Attend from the query's tokens to the value's.
+
+        NumPy arrays are taken to the layer's device; of tokens, they become floats of its type, as Keras casts them.
 
         Args:
             query: `(B, Tq, E)`.
@@ -167,30 +174,28 @@ class KerasMultiHeadAttention(nn.Module):
             use_causal_mask: query i sees keys 0 … i.
 
         Raises:
-            ClearheadError: for a mask that does not fit.
+            ClearheadError: for tokens or a mask that do not fit.
         """
-        key = value if key is None else key
+        query, value, key = self._tokens(query, value, key)
         if not self.built:
             self.build(query.shape, value.shape, key.shape)
             with torch.inference_mode(False):
                 self.to(query)
+        check_types(self.query.kernel.dtype, query=query, value=value, key=key)
         q, k, v = (made.transpose(1, 2) for made in (self.query(query), self.key(key), self.value(value)))
 
         pattern: Pattern = causal(align="start") if use_causal_mask else full()
         if self.sliding_window is not None:
             pattern = pattern & window(self.sliding_window - 1, self.sliding_window - 1, align="start")
-        if attention_mask is not None and attention_mask.dim() == 2:
-            attention_mask = attention_mask[None]
         scores = (*q.shape[:3], k.shape[2])
-        by_head = attention_mask is not None and attention_mask.dim() == 4
         for name, mask, axes in (
             ("query_mask", query_mask, (0, 2)),
             ("value_mask", value_mask, (0, 3)),
             ("key_mask", key_mask, (0, 3)),
-            ("attention_mask", attention_mask, (0, 1, 2, 3) if by_head else (0, 2, 3)),
+            ("attention_mask", attention_mask, (0, 2, 3)),
         ):
             if mask is not None:
-                pattern = pattern & _seen(name, mask, axes, scores)
+                pattern = pattern & _seen(name, mask, axes, scores, q.device)
 
         dropout = self.dropout if (self.training if training is None else training) else 0.0
         weights = None
@@ -204,9 +209,42 @@ class KerasMultiHeadAttention(nn.Module):
         out = self.attention_output(out)
         return out if weights is None else (out, weights)
 
+    def _tokens(
+        self, query: Any, value: Any, key: Any
+    ) -> tuple[Float[Tensor, "B Tq E"], Float[Tensor, "B Tk Ev"], Float[Tensor, "B Tk Ek"]]:
+        """The inputs as tensors that fit together."""
+        made = {"query": query, "value": value, "key": value if key is None else key}
+        like = self.query.kernel if self.built else next((x for x in made.values() if isinstance(x, Tensor)), None)
+        dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
+        for name, x in made.items():
+            if isinstance(x, np.ndarray):
+                x = _tensor(name, x).to(device)
+                made[name] = x = x.to(dtype) if x.is_floating_point() else x
+            check_tokens(name, x)
+            if x.dim() != 3:
+                T = "Tq" if name == "query" else "Tk"
+                raise ClearheadError(f"{name} has shape {tuple(x.shape)}; expected (B, {T}, width), axis 1 the tokens.")
+        q, v, k = made.values()
+        if len({len(q), len(v), len(k)}) > 1 or v.shape[1] != k.shape[1]:
+            raise ClearheadError(
+                f"query, value and key are {tuple(q.shape)}, {tuple(v.shape)} and {tuple(k.shape)}; "
+                "expected one B, and one Tk for value and key."
+            )
+        return q, v, k
 
-def _seen(name: str, mask: Tensor, axes: tuple[int, ...], scores: tuple[int, ...]) -> Pattern:
-    """What a mask over these of the scores' four axes leaves to be seen."""
+
+def _seen(
+    name: str, mask: Tensor | np.ndarray, axes: tuple[int, ...], scores: tuple[int, ...], device: torch.device
+) -> Pattern:
+    """What a mask over these of the scores' four axes leaves to be seen; an attention_mask may lack B, or have H."""
+    if isinstance(mask, np.ndarray):
+        mask = _tensor(name, mask).to(device)
+    if not isinstance(mask, Tensor):
+        raise ClearheadError(f"{name}: got {type(mask).__name__}, expected a tensor or an array.")
+    if len(axes) == 3 and mask.dim() == 2:
+        mask = mask[None]
+    elif len(axes) == 3 and mask.dim() == 4:
+        axes = (0, 1, 2, 3)
     want = tuple(scores[axis] for axis in axes)
     if mask.dim() != len(axes) or any(n not in (1, w) for n, w in zip(mask.shape, want, strict=True)):
         named = ", ".join(("B", "H", "Tq", "Tk")[axis] for axis in axes)
@@ -217,3 +255,32 @@ def _seen(name: str, mask: Tensor, axes: tuple[int, ...], scores: tuple[int, ...
     for axis, n in zip(axes, mask.shape, strict=True):
         shape[axis] = n
     return where(mask.bool().reshape(shape))
+
+
+def _listed(given: Any) -> list[Any]:
+    """One number or several, as a list."""
+    return list(given) if isinstance(given, list | tuple | np.ndarray) and np.ndim(given) == 1 else [given]
+
+
+def _width(name: str, shape: Sequence[int]) -> int:
+    """The last number of a shape."""
+    if not isinstance(shape, Sequence) or not len(shape):
+        raise ClearheadError(f"{name}: got {shape!r}, expected a shape such as (B, T, width).")
+    return count(f"{name}[-1]", shape[-1])
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    """A copy of an array of numbers or bools, which may be read-only."""
+    try:
+        return torch.from_numpy(np.array(array))
+    except TypeError as error:
+        raise ClearheadError(f"{name}: got an array of {np.asarray(array).dtype}, expected numbers.") from error
+
+
+def _arrays(weights: Any) -> list[Tensor]:
+    """What `set_weights` is given, as tensors."""
+    if not isinstance(weights, list | tuple):
+        raise ClearheadError(f"set_weights: got {described(weights)}, expected a list of arrays.")
+    return [
+        w.detach() if isinstance(w, Tensor) else _tensor(f"set_weights, weights[{n}]", w) for n, w in enumerate(weights)
+    ]

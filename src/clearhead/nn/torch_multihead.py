@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from clearhead.attend import Pattern, attention, causal, full, where
+from clearhead.attend.arguments import check_tensor, count, flag, probability
 from clearhead.errors import ClearheadError
+from clearhead.nn.tokens import check_tokens, check_types
 from clearhead.nn.weighed import weighed
 
 
@@ -50,21 +52,22 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if num_heads <= 0 or embed_dim <= 0 or embed_dim % num_heads:
+        embed_dim, num_heads = count("embed_dim", embed_dim), count("num_heads", num_heads)
+        if embed_dim % num_heads:
             raise ClearheadError(
                 f"TorchMultiheadAttention: got embed_dim = {embed_dim} and num_heads = {num_heads}; "
-                "expected the first to be a multiple of the second, both above 0."
+                "expected the first to be a multiple of the second."
             )
         super().__init__(
             embed_dim,
             num_heads,
-            dropout=dropout,
-            bias=bias,
-            add_bias_kv=add_bias_kv,
-            add_zero_attn=add_zero_attn,
-            kdim=kdim,
-            vdim=vdim,
-            batch_first=batch_first,
+            dropout=probability("dropout", dropout),
+            bias=flag("bias", bias),
+            add_bias_kv=flag("add_bias_kv", add_bias_kv),
+            add_zero_attn=flag("add_zero_attn", add_zero_attn),
+            kdim=None if kdim is None else count("kdim", kdim),
+            vdim=None if vdim is None else count("vdim", vdim),
+            batch_first=flag("batch_first", batch_first),
             device=device,
             dtype=dtype,
         )
@@ -100,6 +103,7 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         """
         x = [self._batched(name, t) for name, t in (("query", query), ("key", key), ("value", value))]
         self._check(*x)
+        check_types(self.out_proj.weight.dtype, query=query, key=key, value=value)
         (B, Tq, _), Tk, H, single = x[0].shape, x[1].shape[1], self.num_heads, query.dim() == 2
         q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in self._project(*x))
         k, v = self._with_added(k, self.bias_k), self._with_added(v, self.bias_v)
@@ -133,8 +137,9 @@ class TorchMultiheadAttention(nn.MultiheadAttention):
         return joined if self.batch_first else joined.transpose(0, 1), weights
 
     def _batched(self, name: str, x: Tensor) -> Float[Tensor, "B T E"]:
-        if x.is_nested:
+        if isinstance(x, Tensor) and x.is_nested:
             raise ClearheadError(f"{name} is a nested tensor; pad it, and say what is padding by key_padding_mask=.")
+        check_tokens(name, x)
         if x.dim() not in (2, 3):
             order = "(B, T, E)" if self.batch_first else "(T, B, E)"
             raise ClearheadError(f"{name} has shape {tuple(x.shape)}; expected {order}, or (T, E) of one sequence.")
@@ -184,6 +189,7 @@ def _mask(
     """A mask of PyTorch's, of one of the shapes in `fits`, as four dimensions; True still hides."""
     if mask is None:
         return None
+    check_tensor(name, mask, " or ".join(map(str, fits)))
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise ClearheadError(
             f"{name} is {mask.dtype}; expected torch.bool, of which True hides, or floats that are added to the scores."

@@ -1,6 +1,5 @@
 """Indices of layers, heads, queries and keys: whole numbers of Python, NumPy or PyTorch, lists of them, slices."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
@@ -8,24 +7,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clearhead.attend.arguments import whole_number
 from clearhead.errors import ClearheadError
 
 Indices = SupportsIndex | slice | Sequence[SupportsIndex] | Tensor
 """One of them, or several."""
-
-
-def whole_number(x: object) -> int | None:
-    """x as an int, if it is a single whole number; a bool is none.
-
-    >>> whole_number(torch.tensor(3)), whole_number(True), whole_number(2.0)
-    (3, None, None)
-    """
-    if isinstance(x, bool) or (isinstance(x, Tensor) and (x.dtype == torch.bool or x.dim() > 0)):
-        return None
-    try:
-        return operator.index(x)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def indices(i: Indices, what: str, size: int) -> Int[Tensor, " n"]:

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clearhead.attend.arguments import whole_number
 from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope import words
-from clearhead.scope.indexing import Indices, index, indices, whole_number
+from clearhead.scope.indexing import Indices, index, indices
 from clearhead.scope.pieces import WordWeights, word_weights, words_of
 from clearhead.scope.store import KeysOnDisk, OnDisk
 from clearhead.scope.summary import Summary

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clearhead.attend import backends, reference
 from clearhead.attend.api import checked
+from clearhead.attend.arguments import whole_number
 from clearhead.attend.biases import dense
 from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
@@ -23,7 +24,7 @@ from clearhead.scope.budget import Budget, Kept
 from clearhead.scope.byte_sizes import in_bytes
 from clearhead.scope.copying import Copying
 from clearhead.scope.head import Head
-from clearhead.scope.indexing import index, whole_number
+from clearhead.scope.indexing import index
 from clearhead.scope.interface import Asked
 from clearhead.scope.layer import Keys, Layer, Step, summarise
 from clearhead.scope.masks import MaskReader

@@ -9,11 +9,11 @@ from typing import Any, Generic, SupportsIndex, TypeVar
 
 from torch import nn
 
+from clearhead.attend.arguments import whole_number
 from clearhead.attend.heard import LISTENERS
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope.beneath import Beneath
 from clearhead.scope.dispatch import looked_at_by
-from clearhead.scope.indexing import whole_number
 from clearhead.scope.modules import (
     Running,
     attentions_among,

@@ -11,12 +11,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 import torch
 
+from clearhead.attend.arguments import whole_number
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike, alike
 from clearhead.scope.chosen import only_step, part_of
 from clearhead.scope.columns import ROLES
 from clearhead.scope.compare import Comparison
-from clearhead.scope.indexing import index, whole_number
+from clearhead.scope.indexing import index
 from clearhead.scope.layer import Layer
 from clearhead.scope.record import Record
 from clearhead.view import draw, drawings, spelling
