@@ -276,6 +276,7 @@ def test_llama_3_stretches_its_positions_by_the_numbers_that_make_its_factors(tm
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     factors = 5e5 ** -(torch.arange(0, 64, 2) / 64) / frequencies
     said = metadata(model, "llama") | {"llama.rope.freq_base": 5e5, "llama.rope.dimension_count": 64}
+    said |= {"llama.attention.key_length": 64}
     tensors = converted(model, "llama")
     file = write(tmp_path / "a.gguf", tensors | {"rope_freqs.weight": factors.numpy()}, said)
     weights = open_weights(file)
@@ -294,6 +295,36 @@ def test_other_stretching_is_named_in_the_metadata(tmp_path: Path) -> None:
     said = metadata(model, "llama") | {f"llama.rope.scaling.{name}": value for name, value in scaling.items()}
     config = open_weights(write(tmp_path / "a.gguf", converted(model, "llama"), said)).config
     assert config["rope_scaling"] == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+@pytest.mark.parametrize("name", ["llama-biased", "gpt2"])
+@torch.no_grad()
+def test_a_tied_weight_may_be_stored_as_the_head_alone(name: str, tmp_path: Path) -> None:
+    model, kind = tiny(name), kind_of(name)
+    tensors = converted(model, kind)
+    tensors["output.weight"] = tensors.pop("token_embd.weight")
+    file = write(tmp_path / "a.gguf", tensors, metadata(model, kind))
+    assert open_weights(file).config["tie_word_embeddings"]
+    tokens = torch.arange(7)[None]
+    assert_near(load(file)(tokens), model(tokens).logits)
+
+
+def test_a_file_with_neither_embedding_nor_head_is_refused(tmp_path: Path) -> None:
+    tensors = converted(tiny("llama-biased"), "llama")
+    del tensors["token_embd.weight"]
+    file = write(tmp_path / "a.gguf", tensors, metadata(tiny("llama-biased"), "llama"))
+    with pytest.raises(ClearheadError, match=r"has no tensor token_embd\.weight"):
+        open_weights(file)
+
+
+@pytest.mark.parametrize(("name", "width"), [("llama", 6), ("qwen2", 6), ("qwen3", 8), ("gemma2", 8), ("gpt-oss", 8)])
+def test_rope_rotates_whole_heads_or_the_file_is_refused(name: str, width: int, tmp_path: Path) -> None:
+    model, kind = tiny(name), kind_of(name)
+    tensors, said, key = converted(model, kind), metadata(model, kind), f"{kind_of(name)}.rope.dimension_count"
+    assert open_weights(write(tmp_path / "whole.gguf", tensors, said | {key: width})).config["hidden_size"] == 24
+    file = write(tmp_path / "part.gguf", tensors, said | {key: width - 2})
+    with pytest.raises(ClearheadError, match=rf"says {key} = {width - 2}; expected {width}, the width of a head"):
+        load(file)
 
 
 def test_stretching_that_is_not_known_is_named(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def weights_of(path: Path, gguf: Gguf) -> Weights:
             "Get the model as safetensors."
         )
     architecture = known[kind]
+    gguf = _with_embedding(gguf)
     config = _config(path, kind, architecture, gguf)
     tensors = {
         _named(name, architecture): architecture.mend(name, stored, config)
@@ -60,6 +61,14 @@ def weights_of(path: Path, gguf: Gguf) -> Weights:
         if name != "rope_freqs.weight"  # which the config has
     }
     return Weights(tensors, config)
+
+
+def _with_embedding(gguf: Gguf) -> Gguf:
+    """The file with its embedding as `token_embd.weight`, also where the tied weight is stored as the head alone."""
+    if "token_embd.weight" in gguf.tensors or "output.weight" not in gguf.tensors:
+        return gguf
+    names = {"output.weight": "token_embd.weight"}
+    return Gguf(gguf.metadata, {names.get(name, name): stored for name, stored in gguf.tensors.items()})
 
 
 def _known(gguf: Gguf) -> Mapping[str, Architecture]:
@@ -105,6 +114,7 @@ def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> di
         large = config["num_hidden_layers"] == 46
         width = config["hidden_size"] // config["num_attention_heads"]
         config["query_pre_attn_scalar"] = width if large else config["head_dim"]
+    _check_rotated(path, kind, said, config)
     config["tie_word_embeddings"] = "output.weight" not in gguf.tensors
     if "blk.0.attn_q.bias" in gguf.tensors and kind != "qwen2":
         config["attention_bias"] = True
@@ -112,6 +122,18 @@ def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> di
     if scaling is not None:
         config["rope_scaling"] = scaling
     return config
+
+
+def _check_rotated(path: Path, kind: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises ClearheadError if RoPE is to rotate a part of each head. llama.cpp refuses such files of Llama too."""
+    key = f"{kind}.rope.dimension_count"
+    rotated, width, heads = said.get(key), config.get("hidden_size"), config.get("num_attention_heads")
+    head_width = config.get("head_dim") or (width // heads if width and heads else rotated)
+    if rotated is not None and rotated != head_width:
+        raise ClearheadError(
+            f"The file '{path}' says {key} = {rotated}; expected {head_width}, the width of a head, as models of "
+            f"architecture {kind} rotate whole heads. Get the file again, or the model as safetensors."
+        )
 
 
 def _scaling(path: Path, kind: str, gguf: Gguf) -> dict[str, Any] | None:
