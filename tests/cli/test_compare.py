@@ -138,7 +138,7 @@ def test_models_of_two_architectures_are_refused(here: Path, tuned: str) -> None
 
 
 def test_what_cannot_be_is_refused_before_a_model_is_opened() -> None:
-    said = "Error: --by: got 'beauty', expected one of js_distance, change, entropy, "
+    said = "Error: --by: got 'beauty', expected one of js_distance, change, entropy_normalised, "
     assert refused("a", "b", "--text", "c", "--by", "beauty").startswith(said)
     assert refused("a", "b", "--text", " ") == "Error: The text is empty; give at least a word."
     assert refused("a", "", "--model", "minilm") == "Error: The text is empty; give at least a word."

@@ -22,6 +22,7 @@ from clearhead import ClearheadError, WatchWarning
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope import checkpoint as checkpoints
 from clearhead.scope import survey as surveying
+from clearhead.scope.columns import MAIN, NAMES
 from clearhead.scope.corpus import Document
 from clearhead.scope.moments import student
 from clearhead.scope.record import Record
@@ -88,11 +89,11 @@ def test_of_one_document_it_is_the_table_of_its_record(opened: Opened, run: Call
         opened.model(**opened.inputs(TEXTS[0]))
     rows = run(TEXTS[:1]).heads(pandas=False)
     for row, expected in zip(rows, seen.heads(pandas=False), strict=True):
-        assert [row[name] for name in ("layer", "name", "kind", "head")] == list(expected.values())[:4]
-        numbers = dict(list(expected.items())[4:])
+        assert [row[name] for name in NAMES] == [expected[name] for name in NAMES]
+        numbers = {column: x for column, x in expected.items() if column not in NAMES}
         assert {column: row[column] for column in numbers} == pytest.approx(numbers, rel=1e-6, abs=1e-9, nan_ok=True)
         assert all(math.isnan(row[f"{column}_low"]) for column in means(row))  # one says nothing of the others
-    assert list(rows[0])[:5] == ["layer", "name", "kind", "head", "queries"]
+    assert list(rows[0])[:6] == ["layer", "head", *(f"{MAIN[0]}{end}" for end in ("", "_low", "_high")), MAIN[1]]
 
 
 def test_means_and_intervals_are_those_of_the_documents_own_sums(opened: Opened, run: Callable[..., Surveyed]) -> None:

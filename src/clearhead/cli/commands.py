@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from clearhead.cli.files import force_option
-from clearhead.cli.input_options import CACHE, Column, model_option, one_text, tokens_option
+from clearhead.cli.input_options import CACHE, Column, Columns, model_option, one_text, tokens_option
 from clearhead.cli.tables import table_options
 from clearhead.errors import ClearheadError
-from clearhead.scope.columns import BY, COLUMNS, COUNTS, MEANINGS, ORDERS, STDERR
+from clearhead.scope.columns import BY, COLUMNS, COUNTS, MAIN, MEANINGS, ORDERS, STDERR
 from clearhead.view.page_sizes import BUDGET
 
 CHANGING = (*ORDERS, *(column for column in COLUMNS if column not in (*COUNTS, *STDERR)))
@@ -47,15 +47,24 @@ def look(layer: int | None, head: int | None, **options: Any) -> None:
 @click.command("heads", epilog=CACHE)
 @one_text
 @click.option(
-    "--by", metavar="COLUMN", type=Column((*COLUMNS, "copying")), help="Sort by this column, the largest first."
+    "--columns",
+    metavar="A,B,...",
+    type=Columns((*COLUMNS, "copying", "kind", "name", "all")),
+    help=f"These columns alone, or all. Without it {', '.join(MAIN)} and copying are printed, and files hold all.",
+)
+@click.option(
+    "--sort", metavar="COLUMN", type=Column((*COLUMNS, "copying")), help="Sort by this column, the largest first."
 )
 @click.option("--top", metavar="N", type=click.IntRange(min=1), help="The first N rows alone.")
 @click.option("--layer", metavar="N", type=int, help="The heads of one layer alone.")
 @table_options
 def heads(**options: Any) -> None:
-    """Print one row a head of what a model's attention does with TEXT: every statistic, role and baseline.
+    """Print a table with one row for each head: what a model's attention does with TEXT.
 
-    Copying is among them where the model's unembedding follows its layers, as a causal language model's does.
+    A printed number is rounded to the first digit of its standard error, as if the queries were drawn at random, and
+    has three decimals at most. Files hold all digits. Copying is a column where the model's unembedding follows its
+    layers, as a causal language model's does.
+
     Only sums are kept of what the model computes, so that it works at the model's full context.
     """
     from clearhead.cli.heads import run

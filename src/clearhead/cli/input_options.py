@@ -64,10 +64,19 @@ class Column(click.ParamType):  # type: ignore[type-arg]  # which older versions
     known: Collection[str]
     name = "column"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name with underscores."""
-        column = value.replace("-", "_")
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name with underscores; raises ClearheadError if there is no such column."""
+        column = value.strip().replace("-", "_")
         if column not in self.known:
             option = param.opts[0] if param else self.name
             raise ClearheadError(f"{option}: got '{column}', expected one of {', '.join(self.known)}.")
         return column
+
+
+class Columns(Column):
+    """Names of `known` columns, separated by commas."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Each name once, with underscores."""
+        convert = super().convert
+        return tuple(dict.fromkeys(convert(name, param, ctx) for name in value.split(",")))

@@ -12,12 +12,22 @@ ROLES = (
     *("induction_before", "special_tokens", "punctuation"),
 )
 """The roles of `roles.py`, in the order in which they are shown."""
+MAIN = (
+    *("entropy_normalised", "peak", "distance"),
+    *("previous_token", "first_token", "self_token", "duplicate_token", "induction", "delimiter"),
+)
+"""The columns that say most about a head. They come first, and are printed unless others are named."""
 COLUMNS = (
-    *("queries", "entropy", "entropy_normalised", "peak", "distance", "max_score", "lse"),
-    *("effective_context", "effective_context_stderr", "sampled", "sink"),
-    *(column for role in ROLES for column in (role, f"{role}_uniform")),
+    *MAIN,
+    *("entropy", "effective_context", "effective_context_stderr", "sink"),
+    *(role for role in ROLES if role not in MAIN),
+    *("max_score", "lse"),
+    *(f"{role}_uniform" for role in ROLES),
+    *("sampled", "queries"),
 )
 """What a summary gives of a head, in the order in which it is given."""
+NAMES = ("layer", "head", "kind", "name")
+"""The columns that say which head a row is about."""
 COUNTS = {"queries": "entropy", "sampled": "sampled"}
 """The columns that say how many queries others are the mean of, and where that number is counted."""
 RANGES = {
@@ -57,3 +67,13 @@ ORDERS = {
     "change": ("what changed most", "the role or share whose mean changed most for certain"),
 }
 """What heads can be sorted by that is no statistic: what it is called, and what it says."""
+
+
+def head_row(layer: int, head: int, kind: str, name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table, with the main columns, and the ends of their intervals, first.
+
+    What prints a table with many columns leaves out those in the middle, as pandas does, so that is where a module's
+    long name is put.
+    """
+    main = {c: x for c, x in numbers.items() if c.removesuffix("_low").removesuffix("_high") in MAIN}
+    return {"layer": layer, "head": head, **main, "kind": kind, "name": name, **numbers}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import js_distance
-from clearhead.scope.columns import COUNTS, STDERR
+from clearhead.scope.columns import COUNTS, NAMES, STDERR
 from clearhead.scope.layer import Layer, Step
 from clearhead.scope.moments import student
 from clearhead.scope.record import Record
@@ -22,7 +22,6 @@ ROWS = 256
 WEIGHTS_AT_A_TIME = 2**20
 """So many of each record's weights are made at once: 8 MiB in float64."""
 
-NAMES = ("layer", "name", "kind", "head")
 SHARES = ("entropy_normalised", "peak")
 """Statistics that lie between 0 and 1, as roles do, so that their differences can be set beside each other. `sink`
 is none of them: it counts queries beyond a threshold, so that of a short text one query changes it by much."""

@@ -22,6 +22,7 @@ from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope import alike, flow, region, taking, words
 from clearhead.scope.budget import Budget, Kept
 from clearhead.scope.byte_sizes import in_bytes
+from clearhead.scope.columns import head_row
 from clearhead.scope.copying import Copying
 from clearhead.scope.head import Head
 from clearhead.scope.indexing import index
@@ -148,17 +149,19 @@ class Record:
     def heads(self, *, copying: Copying | None = None, pandas: bool | None = None) -> Any:
         """A table with one row a head: every statistic, every role and its uniform baseline.
 
+        The columns that say most come first, so that a print that is cut at its edge shows them.
+
         | column | is |
         |---|---|
-        | layer, name, kind, head | which head; kind is "self" or "cross" |
-        | queries | how many queries were averaged: those that are no padding and see some key in every head |
-        | entropy … lse | the means of `Statistics`; of max_score the maximum |
+        | layer, head, kind, name | which head; kind is "self" or "cross", name that of the module |
+        | entropy, peak, distance, lse | the means of `Statistics`; of max_score the maximum |
         | entropy_normalised | the mean over queries that see two keys or more |
+        | each of `clearhead.scope.roles` | the mean weight on its targets; `<role>_uniform`: a uniform head's |
         | effective_context | the fewest keys that hold 90 % of a query's weight: an estimate |
         | effective_context_stderr | its standard error: how far the mean over all queries may be from it |
         | sampled | from how many queries effective_context is estimated |
         | sink | the share of queries that put more than 0.3 on the first token |
-        | each of `clearhead.scope.roles` | the mean weight on its targets; `<role>_uniform`: a uniform head's |
+        | queries | how many queries were averaged: those that are no padding and see some key in every head |
         | copying | `clearhead.copying(model)`'s score, where that is given |
 
         effective_context takes whole rows, O(T) each, so it comes from an even sample of each call's queries: 32 at
@@ -169,12 +172,12 @@ class Record:
         A pandas DataFrame where pandas is installed, a list of dicts else; `pandas=` chooses.
         """
         rows = [
-            {"layer": number, "name": layer.name, "kind": layer.kind, "head": head, **row}
+            head_row(number, head, layer.kind, layer.name, row)
             for number, layer in enumerate(self.layers)
             for head, row in enumerate(layer.summary().rows(layer.heads))
         ]
         if copying is not None:
-            rows = [{**row, "copying": copying.of(str(row["name"]), int(row["head"]))} for row in rows]
+            rows = [{**row, "copying": copying.of(row["name"], row["head"])} for row in rows]
         if pandas is None:
             pandas = importlib.util.find_spec("pandas") is not None
         if not pandas:

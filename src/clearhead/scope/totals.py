@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearhead.scope.columns import COLUMNS, COUNTS, RANGES, STDERR
+from clearhead.scope.columns import COLUMNS, COUNTS, RANGES, STDERR, head_row
 from clearhead.scope.moments import BITS, Moments
 from clearhead.scope.summary import Summary
 
@@ -76,7 +76,7 @@ class Totals:
         # A module that attends several times has a layer for each, "name", "name#2", ...
         layers = sorted(self.layers.items(), key=lambda item: (item[1].order, len(item[0]), item[0]))
         return [
-            {"layer": number, "name": name, "kind": tally.kind, "head": head, **row}
+            head_row(number, head, tally.kind, name, row)
             for number, (name, tally) in enumerate(layers)
             for head, row in enumerate(tally.rows())
         ]
