@@ -12,6 +12,8 @@ import torch
 
 import clearhead as ch
 from clearhead.attend import library
+from clearhead.nn import native
+from clearhead.nn.step import StepCall
 
 pytestmark = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
 
@@ -171,3 +173,9 @@ def test_explain_counts_the_pairs_that_the_kernels_visit() -> None:
         assert told.error < 1e-5
         whole = ch.explain(q, q, q, backend="native")
         assert whole.visited == whole.pairs == whole.visible
+
+
+def test_a_field_that_the_kernels_do_not_have_is_an_error() -> None:
+    for structure in (library.NativeCall, native.LayerCall, native.TurnCall, StepCall):
+        with pytest.raises(AttributeError):
+            structure().no_such_field = 1

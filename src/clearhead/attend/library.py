@@ -19,18 +19,21 @@ FOLDER = Path(__file__).parent.parent / "kernels"
 class Strided(ctypes.Structure):
     """kernels/call.h: Tensor."""
 
+    __slots__ = ()  # setting a field that C does not have is an error
     _fields_ = (("data", c_void_p), ("batch", c_int64), ("head", c_int64), ("row", c_int64))
 
 
 class RunsOf(ctypes.Structure):
     """kernels/call.h: Runs."""
 
+    __slots__ = ()
     _fields_ = (("start", c_void_p), ("stop", c_void_p), ("batch", c_int64), ("head", c_int64), ("R", c_int64))
 
 
 class BiasOf(ctypes.Structure):
     """kernels/call.h: Bias."""
 
+    __slots__ = ()
     _fields_ = (
         ("table", c_void_p),
         ("table_batch", c_int64),
@@ -47,6 +50,7 @@ class BiasOf(ctypes.Structure):
 class ProbeOf(ctypes.Structure):
     """kernels/call.h: Probe."""
 
+    __slots__ = ()
     _fields_ = (
         ("entropy", c_void_p),
         ("peak", c_void_p),
@@ -59,6 +63,7 @@ class ProbeOf(ctypes.Structure):
 class NativeCall(ctypes.Structure):
     """kernels/call.h: Call, field by field."""
 
+    __slots__ = ()
     _fields_ = (
         *((name, c_int64) for name in ("B", "H", "K", "Tq", "Tk", "D", "Dv")),
         ("type", c_int32),

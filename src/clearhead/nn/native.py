@@ -25,6 +25,7 @@ GATES = {"silu": 0, "gelu_tanh": 1, "quick_gelu": 2}
 class LayerCall(ctypes.Structure):
     """kernels/layer.h: Layer, field by field."""
 
+    __slots__ = ()
     _fields_ = (
         *((name, c_int64) for name in ("rows", "in", "out")),
         *((name, c_int32) for name in ("type", "threads")),
@@ -38,6 +39,7 @@ class LayerCall(ctypes.Structure):
 class TurnCall(ctypes.Structure):
     """kernels/layer.h: Turn, field by field."""
 
+    __slots__ = ()
     _fields_ = (
         *((name, c_int64) for name in ("B", "heads", "T", "D", "R")),
         *((name, c_int32) for name in ("type", "threads")),

@@ -30,6 +30,7 @@ from clearhead.nn.positions.rotary import Rotary
 class StepCall(ctypes.Structure):
     """kernels/layer.h: Step, field by field."""
 
+    __slots__ = ()
     _fields_ = (
         *((name, c_int64) for name in ("B", "T", "width", "heads", "kv_heads", "head_width", "R", "hidden")),
         *((name, c_int64) for name in ("past", "window")),
