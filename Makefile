@@ -28,11 +28,17 @@ help:  ## this list
 # The core is compiled while pip installs: SET_UP makes the two stamps that it is given at the same time.
 SET_UP = @+$(MAKE) --silent --jobs=2
 
+# The last line of the set-up; what CMake says of it stands further up.
+SAY_IF_SLOW = @ls $(LIBRARY) > /dev/null 2>&1 || echo "The fast core is missing, so attention runs in PyTorch's \
+	operations, more slowly. Install GCC or Clang, then run: make native"
+
 native:  ## set up .venv; build the C++ core again where it changed
 	$(SET_UP) $(READY) $(NATIVE)
+	$(SAY_IF_SLOW)
 
 look:  ## look inside a real model, SmolLM2-135M: a picture here, and look.html  (TEXT="..." for other words)
 	$(SET_UP) $(LOOK) $(CORE)
+	$(SAY_IF_SLOW)
 	$(BIN)/clearhead look "$$TEXT"
 
 picture: look  ## the pictures of look.html in docs and README, taken again; needs Chromium and its driver

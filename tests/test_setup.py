@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,37 @@ def test_make_look_installs_what_the_command_line_needs_and_make_test_the_rest()
     assert needed("hf", "serve") | {"cmake", "ninja", "scikit-build-core"} <= set(pinned(*LOOK))
     assert needed(*(set(EXTRAS) - {"bench"})) <= set(pinned(*LOOK, *REST))
     assert not {"pytest", "mypy", "pandas", "pyarrow", "matplotlib"} & set(pinned(*LOOK))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+@pytest.mark.parametrize("target", ["native", "look"])
+def test_without_the_core_the_last_line_of_the_set_up_says_so(target: str, tmp_path: Path) -> None:
+    """Everything is installed, and CMake, which finds no compiler, makes no library."""
+    for name in ("Makefile", "CMakeLists.txt", "pyproject.toml", *LOOK, *REST):
+        shutil.copy(ROOT / name, tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    programs_do = {"cmake": "mkdir -p build/native", "python": "exit 0", "clearhead": "echo The picture."}
+    for name, does in programs_do.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    for stamp in (".tools", ".look", ".ready"):
+        (programs.parent / stamp).touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    def made() -> list[str]:
+        command = ["make", "--silent", f"PYTHON={sys.executable}", target]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    picture = ["The picture."] if target == "look" else []
+    said = "The fast core is missing, so attention runs in PyTorch's operations, more slowly. "
+    assert made() == [f"{said}Install GCC or Clang, then run: make native", *picture]
+    kernels = tmp_path / "src" / "clearhead" / "kernels"
+    kernels.mkdir(parents=True)
+    (kernels / "libclearhead_kernels.so").touch()
+    assert made() == picture
 
 
 @pytest.mark.slow
