@@ -257,9 +257,9 @@ import clearhead as ch
 pattern = ch.causal() & ch.window(4096) | ch.first(16)
 pattern.runs(8, 8)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # megabytes on Linux
-before, began = peak(), time.perf_counter()
+before, began = peak(), time.process_time()
 runs = pattern.runs(1_000_000, 1_000_000)
-seconds = time.perf_counter() - began
+seconds = time.process_time() - began
 assert runs.count()[0, 0, [0, 5000, -1]].tolist() == [16, 4096 + 16, 4096 + 16]
 print(peak() - before, seconds)
 """
@@ -267,7 +267,7 @@ print(peak() - before, seconds)
     megabytes, seconds = map(float, done.stdout.split())
     print(f"1,000,000 tokens: {megabytes:.0f} MB, {seconds:.2f} s")
     assert megabytes < 200
-    assert seconds < 10  # 0.2 s on an idle machine; the limit leaves room for a busy one
+    assert seconds < 10  # of the processor; 0.2 s on an idle machine
 
 
 @pytest.mark.parametrize(

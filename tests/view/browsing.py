@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import psutil
+
 from clearhead.view import page
 from clearhead.view.contents import contents, held
 from clearhead.view.payload import LayerView, pack
@@ -34,6 +36,12 @@ def until(browser: Any, true: Callable[[], Any]) -> None:
     from selenium.webdriver.support.wait import WebDriverWait
 
     WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: true())
+
+
+def processor_seconds(browser: Any) -> float:
+    """What the browser's processes have computed: unlike the clock, it does not grow while others use the machine."""
+    processes = psutil.Process(browser.service.process.pid).children(recursive=True)
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
 def find(browser: Any, selector: str) -> list[Any]:

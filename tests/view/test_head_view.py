@@ -1,7 +1,6 @@
 """The head view shows several heads, pins, words and sentences with Python's numbers, and does so at any length."""
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,25 @@ import clearhead as ch
 from clearhead.models.checkpoints import open_model
 from clearhead.view.payload import LayerView
 from clearhead.view.seen import Seen
-from tests.view.browsing import Open, at, find, numbers, point, press, press_with_a_finger, reach, texts, until, write
+from tests.view.browsing import (
+    Open,
+    at,
+    find,
+    numbers,
+    point,
+    press,
+    press_with_a_finger,
+    processor_seconds,
+    reach,
+    texts,
+    until,
+    write,
+)
 
 PAIR = ("The cat sat on the mat, unbelievably.", "It was an uncomfortable feline.")
 LAYER, LONG = 3, 8192
+LIMIT = 5.0
+"""Seconds of the processor to open a page of that many tokens: 0.8 on an idle machine of two cores."""
 STEP = 1 / 255
 """|w − what 8 bits say| ≤ (√w + 1/1020) / 255, and √w ≤ 1."""
 
@@ -393,10 +407,10 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LayerView]:
 
 @pytest.mark.browser
 def test_8192_tokens_open_at_once_with_the_rows_in_sight_alone(visit: Open, long: tuple[Path, LayerView]) -> None:
-    visit(long[0], "#view=head")  # compiled
-    start = time.monotonic()
+    browser = visit(long[0], "#view=head")  # compiled
+    before = processor_seconds(browser)
     browser = visit(long[0], "#view=head&layer=1&head=1")
-    assert time.monotonic() - start < 3  # 0.5 s on an idle laptop, of which half is Selenium
+    assert processor_seconds(browser) - before < LIMIT
     rows = find(browser, ".column.key [role=option]")
     assert len(rows) < 100
     assert {row.get_attribute("aria-setsize") for row in rows} == {str(LONG)}
@@ -436,9 +450,9 @@ def test_8192_tokens_scroll_and_a_sink_is_read_in_time(visit: Open, long: tuple[
     press(browser, "\ue00c")
     point(browser, "key", 3000)
     assert numbers(browser).keys() == {3001, 3007, 6002, 6003}
-    start = time.monotonic()
+    before = processor_seconds(browser)
     browser = visit(long[0], "#view=head&layer=0&head=0&key=0")
-    assert time.monotonic() - start < 3
+    assert processor_seconds(browser) - before < LIMIT
     assert len(find(browser, ".reading li")) == 100
     assert f"The 100 heaviest of {(LONG - 16) + 1:,}." in texts(browser, ".reading .hint")[0]
     until(browser, lambda: find(browser, ".lines[data-drawn]"))
