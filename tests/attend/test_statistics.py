@@ -84,6 +84,14 @@ def test_an_entropy_near_zero_keeps_its_digits(
     torch.testing.assert_close(seen.entropy.double().item(), entropy.item(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("sink", [20.0, 200.0, 1e9])
+def test_the_distance_is_of_the_keys_alone_whatever_a_sink_takes(backend: str, sink: float) -> None:
+    q, k = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 7, 8)
+    _, seen = ch.attention(q, k, k, sinks=torch.full((4,), sink), probe=True, backend=backend)
+    _, without = ch.attention(q, k, k, probe=True, backend=backend)
+    torch.testing.assert_close(seen.distance, without.distance, rtol=1e-4, atol=1e-4)
+
+
 def test_a_uniform_row_has_normalised_entropy_1_and_a_sharp_one_0(backend: str) -> None:
     q, k = torch.zeros(1, 1, 9, 2), torch.randn(1, 1, 9, 2)
     _, seen = ch.attention(q, k, k, pattern=ch.causal(), probe=True, backend=backend)

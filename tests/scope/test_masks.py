@@ -29,6 +29,25 @@ def test_a_float_mask_hides_where_it_is_very_low(low):
     assert torch.equal(pattern.dense(6, 9), VISIBLE) and bias is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_row_that_is_low_throughout_hides_nothing_and_is_a_column(dtype):
+    for low in (torch.finfo(dtype).min, *([-1e9] if dtype != torch.float16 else []), -1e4):
+        mask = torch.zeros(1, 1, 6, 9, dtype=dtype).masked_fill(~VISIBLE, low)
+        mask[0, 0, 2] = low
+        pattern, bias = read(mask)
+        visible = VISIBLE.clone()
+        visible[0, 0, 2] = True
+        assert torch.equal(pattern.dense(6, 9), visible)
+        assert isinstance(bias, dense) and torch.equal(bias.tensor, mask[..., :1])
+
+
+def test_a_row_that_is_hidden_by_infinity_is_empty():
+    mask = torch.zeros(1, 1, 6, 9).masked_fill(~VISIBLE, -1e9)
+    mask[0, 0, 2] = -torch.inf
+    pattern, bias = read(mask)
+    assert pattern.runs(6, 9).count()[0, 0].tolist() == [4, 5, 0, 7, 8, 9] and bias is None
+
+
 @pytest.mark.parametrize("heads", [1, 3])
 def test_a_bias_by_distance_is_kept_as_a_table(heads):
     distance = torch.arange(9) - torch.arange(6)[:, None] - 3

@@ -58,14 +58,15 @@ def of_weights(
     rest = others.sum(-1) + (0 if sinks is None else torch.exp(sinks[:, None].to(lse.dtype) - lse))
     of_peak = torch.where(peak > 0.5, -peak * torch.log1p(-rest), torch.special.entr(peak))
     entropy = of_peak + torch.special.entr(others).sum(-1)
-    total = w.sum(-1)
+    # Of the keys alone: beside a sink, all of their weights may round to 0.
+    among_keys = s.masked_fill(~visible, -torch.inf).softmax(-1).nan_to_num(0)
     return Statistics(
         lse=lse,
         entropy=entropy,
         entropy_normalised=normalised(entropy, count),
         peak=peak,
         peak_at=at.masked_fill(max_score == -torch.inf, -1),
-        distance=(w * (i - j).abs()).sum(-1) / total.masked_fill(total == 0, 1),
+        distance=(among_keys * (i - j).abs()).sum(-1),
         max_score=max_score,
         visible=count,
     )

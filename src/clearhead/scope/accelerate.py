@@ -43,9 +43,11 @@ def accelerate(model: M | None = None, *, backend: str = "native") -> "Accelerat
     changed in place, `model.acceleration` is its `Acceleration`, and `model.acceleration.remove()` undoes it.
 
     Taken is each call that the kernels can take: softmax(scale · q kᵀ + mask) v with its gradients, equal to
-    PyTorch's own up to rounding. A query that may see nothing gives 0, where some of PyTorch's kernels give NaN
-    or a mean over all values; dropout drops other weights than PyTorch's would, by chance as it does. Any other
-    call goes to the function that it was meant for, untouched, and is counted with the reason.
+    PyTorch's own up to rounding. A query from which −inf or a boolean mask hides every key gives 0, where some of
+    PyTorch's kernels give NaN. Where large negative numbers hide every key, the output is PyTorch's, but the
+    gradients are the formula's, which PyTorch's fused kernel loses to rounding. Dropout drops other weights than
+    PyTorch's would, by chance as it does. Any other call goes to the function that it was meant for, untouched, and
+    is counted with the reason.
 
     What `torch.compile` has compiled runs eagerly meanwhile. A checkpoint's second forward pass must be taken
     too: run the backward pass in the same block.

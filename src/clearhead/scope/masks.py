@@ -4,6 +4,7 @@ import weakref
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from clearhead.attend.biases import Bias, dense, relative
@@ -13,6 +14,9 @@ from clearhead.attend.runs import Runs
 from clearhead.errors import ClearheadError
 
 Said = tuple[Pattern | None, Bias | None]
+
+HIDES = 9_900
+"""How far below the highest of its row a number hides: older models write −10,000, which is −9,984 in bfloat16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +45,13 @@ class MaskReader:
     def read(self, mask: Tensor, Tq: int, Tk: int) -> Said:
         """The pattern (None: all is visible) and the bias (None: nothing is added) that a mask stands for.
 
-        A boolean mask is a pattern, True = may attend. A float mask hides where it is −inf, as low as a type's
-        half range, or 10,000 below the highest of its row, as older models write it: the weight there is 0.
-        What it adds elsewhere is a bias, kept as a table where it depends on the distance j − i alone (T5,
-        ALiBi), and else as it came; as it came too where it is learned.
+        A boolean mask is a pattern, True = may attend. A float mask hides where it is −inf, and where it is more
+        than `HIDES` below the highest of its row: the weight there is 0. A row that is low throughout, as that of
+        a padding token, hides nothing: it gives what PyTorch gives, in every dtype.
+
+        What the mask adds elsewhere is a bias. It is kept in O(T) where it is the same for all that a query may see,
+        as one column, and where it depends on the distance j − i alone (T5, ALiBi), as a table; else, and where it is
+        learned, as it came.
         """
         learned = mask.requires_grad and torch.is_grad_enabled()
         key = (mask.data_ptr(), mask.shape, mask.stride(), mask.dtype, learned, Tq, Tk)
@@ -82,13 +89,26 @@ def _read(mask: Tensor, learned: bool, Tq: int, Tk: int) -> Said:
     mask = mask[(None,) * (4 - mask.dim())]
     if mask.dtype == torch.bool:
         return (None if bool(mask.all()) else _pattern(mask, Tq, Tk)), None
-    hidden = (mask <= torch.finfo(mask.dtype).min / 2) | (mask <= mask.amax(-1, keepdim=True) - 9_999)
+    highest = mask.amax(-1, keepdim=True)
+    # Strictly below: in a row of −1e9 the difference rounds to the highest itself.
+    hidden = (mask == -torch.inf) | (mask < highest - HIDES)
     hides = bool(hidden.any())
     pattern = _pattern(~hidden, Tq, Tk) if hides else None
-    if learned or not bool((mask.masked_fill(hidden, 0) if hides else mask).any()):
+    if learned:
         return pattern, None
+    if bool(((mask == highest) | hidden).all()):
+        column = highest.masked_fill(highest == -torch.inf, 0)
+        return pattern, dense(column) if bool(column.any()) else None
     table = _by_distance(mask, hidden, Tq, Tk) if hides else _toeplitz(mask, Tq, Tk)
     return pattern, table or dense(mask.masked_fill(hidden, -torch.inf))
+
+
+def low_rows(bias: Bias | None) -> Bool[Tensor, "#B #H #Tq"] | None:
+    """Queries to all of whose scores a mask adds what hides keys from others, as to those of padding; None if none."""
+    if not isinstance(bias, dense):
+        return None
+    low = bias.weights[0].amax(-1) < -HIDES
+    return low if bool(low.any()) else None
 
 
 def _pattern(visible: Tensor, Tq: int, Tk: int) -> masked:

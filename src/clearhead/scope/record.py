@@ -29,7 +29,7 @@ from clearhead.scope.indexing import index
 from clearhead.scope.interface import Asked
 from clearhead.scope.layer import Keys, Layer, Step, summarise
 from clearhead.scope.masks import MaskReader
-from clearhead.scope.sequences import continued, real_keys
+from clearhead.scope.sequences import continued, real_keys, real_queries
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.store import KeysOnDisk, Store
 from clearhead.scope.tally import Tally
@@ -206,7 +206,8 @@ class Record:
         call, statistics = self._seen(sighting)
         if sighting.out is not None and sighting.dropout == 0:
             self._self_check(sighting, call)
-        if self.keep == "qk" and isinstance(call.bias, dense) and sighting.name not in self.in_full:
+        whole = isinstance(call.bias, dense) and call.bias_weights[0].shape[-1] > 1
+        if self.keep == "qk" and whole and sighting.name not in self.in_full:
             self.in_full.append(sighting.name)
         layer = self._layer(sighting)
         B, H, Tq, Tk = *call.q.shape[:3], call.k.shape[2]
@@ -217,13 +218,14 @@ class Record:
         kept = replace(kept, known=0 if before is None else before.shape[3])
         if self.budget is not None:
             self.budget.take(kept)
+        queries = real_queries(sighting, call)
         step = Step(
             statistics=statistics,
             shape=(B, H, Tq, Tk),
             ids_q=sighting.ids_q,
             ids_k=sighting.ids_k,
-            real=real_keys(sighting, call, before),
-            valid=sighting.valid,
+            real=real_keys(sighting, call, before, queries),
+            valid=queries,
             newest=call.k[:, :, -1:].clone(),
             marks=marks(call.k[:, 0, max(Tk - Tq, 0) :]),
             cache=reference_to(sighting.cache),

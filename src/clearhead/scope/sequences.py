@@ -13,6 +13,7 @@ from clearhead.attend.runs import Runs
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import WatchWarning
 from clearhead.scope.layer import Layer, Step
+from clearhead.scope.masks import low_rows
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.tokens import is_same, marks
 
@@ -106,10 +107,23 @@ def _corner(x: Tensor, rows: int, columns: int) -> Tensor:
     return x[..., : rows if x.shape[-2] > 1 else 1, : columns if x.shape[-1] > 1 else 1]
 
 
-def real_keys(sighting: Sighting, call: Call, before: Step | None) -> Bool[Tensor, "B Tk"] | None:
+def real_queries(sighting: Sighting, call: Call) -> Bool[Tensor, "B Tq"] | None:
+    """Which queries are no padding; None if that is not known.
+
+    Where nothing else says so, as under a mask of four dimensions, padding is a query to whose scores a mask adds
+    what hides keys from other queries. One that sees no key needs no such word.
+    """
+    low = low_rows(call.bias) if sighting.valid is None else None
+    return sighting.valid if low is None else (~low).any(1).expand(len(call.q), call.q.shape[2])
+
+
+def real_keys(
+    sighting: Sighting, call: Call, before: Step | None, queries: Bool[Tensor, "B Tq"] | None
+) -> Bool[Tensor, "B Tk"] | None:
     """Which keys are no padding, as far as it is known: those of this call's queries, after the earlier ones.
 
-    Where nothing else says so, as under a mask of four dimensions, padding is what no query of its text sees.
+    Where nothing else says so, as under a mask of four dimensions, padding is what no query of its text sees, of
+    those that are `real_queries`.
     """
     Tk, valid = call.k.shape[2], sighting.valid
     if sighting.kind == "cross":
@@ -118,7 +132,7 @@ def real_keys(sighting: Sighting, call: Call, before: Step | None) -> Bool[Tenso
         return valid
     known = None if before is None else before.real
     if valid is None and known is None:
-        return _seen(call.runs) if call.q.shape[2] == Tk else None
+        return _seen(call.runs, queries) if call.q.shape[2] == Tk else None
     B, missing = len(call.q), Tk - call.q.shape[2]
     if valid is None:
         valid = torch.ones(B, call.q.shape[2], dtype=torch.bool, device=call.q.device)
@@ -127,12 +141,14 @@ def real_keys(sighting: Sighting, call: Call, before: Step | None) -> Bool[Tenso
     return torch.cat([known, valid], 1)
 
 
-def _seen(runs: Runs) -> Bool[Tensor, "B Tk"] | None:
-    """Which keys some query sees, in some head; None if all are seen."""
-    B = len(runs.start)
-    edges = torch.zeros(B, runs.keys + 1, dtype=torch.int64, device=runs.start.device)
-    for side, step in ((runs.start, 1), (runs.stop, -1)):
-        at = side.reshape(B, -1).long()
+def _seen(runs: Runs, queries: Bool[Tensor, "B Tq"] | None) -> Bool[Tensor, "B Tk"] | None:
+    """Which keys some of these queries see, in some head; None if all are seen."""
+    start, stop = runs.start, runs.stop
+    if queries is not None:
+        start, stop = (side.masked_fill(~queries[:, None, :, None], 0) for side in (start, stop))
+    edges = torch.zeros(len(start), runs.keys + 1, dtype=torch.int64, device=start.device)
+    for side, step in ((start, 1), (stop, -1)):
+        at = side.reshape(len(side), -1).long()
         edges.scatter_add_(1, at, torch.full_like(at, step))
     seen = edges.cumsum(1)[:, :-1] > 0
     return None if bool(seen.all()) else seen

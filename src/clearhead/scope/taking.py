@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import and_
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from clearhead.attend.runs import Runs
 from clearhead.attend.scores import Scaled
 from clearhead.attend.statistics import Statistics
 from clearhead.scope.interface import Asked
-from clearhead.scope.masks import MaskReader, masked
+from clearhead.scope.masks import MaskReader, low_rows, masked
 
 SCALED = Scaled()
 TENSORS = ("q", "k", "v", "mask", "bias", "sinks")
@@ -129,7 +130,7 @@ def options(asked: Asked) -> dict[str, Any]:
 
 
 def may_see_nothing(asked: Asked) -> bool:
-    """Whether a mask of floats hides all keys from some query. What kernels give there is theirs: 0, or a mean."""
+    """Whether a mask of floats hides all keys from some query, by −inf. Kernels give 0 or NaN there."""
     if all(mask is None or mask.dtype == torch.bool for mask in (asked.mask, asked.bias)):
         return False
     return bool((_said(asked)[0].count() == 0).any())
@@ -137,18 +138,34 @@ def may_see_nothing(asked: Asked) -> bool:
 
 def _said(asked: Asked) -> tuple[Runs, Bias | None]:
     """Who may see whom, and the bias."""
-    Tq, Tk = asked.q.shape[2], asked.k.shape[2]
+    Tq, Tk, device = asked.q.shape[2], asked.k.shape[2], asked.q.device
+    full = _runs(FULL, Tq, Tk, device)
     masks = [mask for mask in (asked.mask, asked.bias) if mask is not None]
-    runs: Runs | None = _runs(CAUSAL, Tq, Tk, asked.q.device) if asked.causal else None
-    bias: Bias | None = None
+    allowed = [_runs(CAUSAL, Tq, Tk, device)] if asked.causal else []
+    visible: list[Runs] = []
+    added: list[Bias] = []
     for mask in masks:
-        pattern, added = _masks.reader.read(mask, Tq, Tk)
+        pattern, bias = _masks.reader.read(mask, Tq, Tk)
         if pattern is not None:
-            seen = pattern.runs(Tq, Tk, asked.q.device)
-            runs = seen if runs is None else runs & seen
-        if added is not None:
-            bias = added if bias is None else dense(masks[0] + masks[1])
-    return _runs(FULL, Tq, Tk, asked.q.device) if runs is None else runs, bias
+            (allowed if mask.dtype == torch.bool else visible).append(pattern.runs(Tq, Tk, device))
+        if bias is not None:
+            added.append(bias)
+    runs = _all_of([*allowed, *visible], full)
+    if len(masks) + asked.causal > 1:
+        emptied = (runs.count() == 0) & (_all_of(allowed, full).count() > 0)
+        if bool(emptied.any()) or any(low_rows(bias) is not None for bias in added):
+            # What such a row hides, only the sum says: all but its highest.
+            whole = asked.whole_mask
+            assert whole is not None
+            pattern, summed = _masks.reader.read(whole, Tq, Tk)
+            return full if pattern is None else pattern.runs(Tq, Tk, device), summed
+    if len(added) > 1:
+        return runs, dense(masks[0] + masks[1])
+    return runs, added[0] if added else None
+
+
+def _all_of(parts: list[Runs], full: Runs) -> Runs:
+    return reduce(and_, parts) if parts else full
 
 
 def _call(asked: Asked) -> Call:
