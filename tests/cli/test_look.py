@@ -171,7 +171,7 @@ def test_json_holds_the_table_of_heads_and_the_facts(here: Path) -> None:
     numbers = json.loads((here / "look.json").read_text())
     heads = numbers.pop("heads")
     assert len(heads) == 6 * 12
-    assert list(heads[0])[:6] == ["layer", "name", "kind", "head", "queries", "entropy"]
+    assert list(heads[0])[:4] == ["layer", "head", "entropy_normalised", "peak"]
     assert heads[0]["induction"] is None  # no token comes twice
     assert all(math.isfinite(row["peak"]) for row in heads)
     assert 0 < numbers.pop("self_check") < 1e-5
