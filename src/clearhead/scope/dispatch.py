@@ -2,15 +2,17 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import update_wrapper
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
+
+from clearhead.attend.overrides import called_by, overriding
+from clearhead.scope.replaced import Replacement, original, pytorch_s_own, replaced, replacement
 
 Kernel = Callable[..., Any]
 """An attention function of Transformers: (module, q, k, v, mask, ...) to (B, Tq, H, Dv) and weights."""
@@ -74,13 +76,13 @@ def looked_at_by(looker: Looker) -> Iterator[None]:
 def _kernels_shown() -> Iterator[None]:
     """Replaces `AttentionInterface.get_interface`, once, if Transformers is there and has it."""
     interface = getattr(sys.modules.get("transformers.modeling_utils"), "AttentionInterface", None)
-    original = getattr(interface, "get_interface", None)
-    if interface is None or original is None or hasattr(original, "shows_kernels"):
+    own = getattr(interface, "get_interface", None)
+    if interface is None or own is None or hasattr(own, "shows_kernels"):
         yield
         return
 
     def get_interface(self: Any, attn_implementation: str | None, default: Kernel) -> Kernel:
-        kernel: Kernel = original(self, attn_implementation, default)
+        kernel: Kernel = own(self, attn_implementation, default)
         taker = _taker()
         kernel = kernel if taker is None else taker.look(attn_implementation, kernel)
         for looker in dict.fromkeys(_lookers):  # once, if it is here in two threads
@@ -93,7 +95,7 @@ def _kernels_shown() -> Iterator[None]:
     try:
         yield
     finally:
-        interface.get_interface = original
+        interface.get_interface = own
 
 
 @contextmanager
@@ -103,22 +105,19 @@ def _functions_replaced() -> Iterator[None]:
     A mode would see more, as who imported the function by name, but costs a microsecond at every operation of
     the model: a tenth of a small model's time at decode.
     """
-    sdpa, multi_head, fast = (
-        F.scaled_dot_product_attention,
-        F.multi_head_attention_forward,
-        torch.backends.mha.get_fastpath_enabled(),
-    )
-    if isinstance(sdpa, Replacement):
+    sdpa, multi_head = original(F.scaled_dot_product_attention), original(F.multi_head_attention_forward)
+    if replacement(sdpa) is not sdpa:
         yield
         return
-    from torch.nn.attention.bias import CausalBias  # imports Dynamo, which takes seconds
 
     def scaled_dot_product_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = (query, key, value, *args, *kwargs.values())
         if has_torch_function(arguments):  # a mode or a class of one of them, which call this function in turn
-            # Nested tensors compare with PyTorch's own function by `is`, other classes with F's.
-            function = sdpa if is_nested(arguments) else replaced_sdpa
-            return handle_torch_function(function, arguments, query, key, value, *args, **kwargs)
+            overridden = [] if torch._C._len_torch_function_stack() else overriding(arguments)
+            if not overridden:
+                return handle_torch_function(sdpa, arguments, query, key, value, *args, **kwargs)
+            with pytorch_s_own():
+                return called_by(overridden, sdpa, tuple(map(type, overridden)), (query, key, value, *args), kwargs)
         taker = _taker()
         if taker is None:
             return sdpa(query, key, value, *args, **kwargs)
@@ -130,56 +129,15 @@ def _functions_replaced() -> Iterator[None]:
             taker.give_weights()
         return multi_head(query, key, value, *args, **kwargs)
 
-    def of_causal_bias(cls: Any, function: Callable[..., Any], *rest: Any) -> Any:
-        """Called with PyTorch's function by whoever imported that by its name; it compares by `is` with F's."""
-        return own_of_causal_bias(cls, replaced_sdpa if function is sdpa else function, *rest)
-
-    replaced_sdpa = Replacement(sdpa, scaled_dot_product_attention)
-    causal_bias: Any = CausalBias
-    own_of_causal_bias = causal_bias.__torch_function__.__func__
-    causal_bias.__torch_function__ = classmethod(of_causal_bias)
-    F.scaled_dot_product_attention = replaced_sdpa
-    F.multi_head_attention_forward = Replacement(multi_head, multi_head_attention_forward)
+    fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with replaced(
+            Replacement(sdpa, scaled_dot_product_attention), Replacement(multi_head, multi_head_attention_forward)
+        ):
+            yield
     finally:
-        F.scaled_dot_product_attention, F.multi_head_attention_forward = sdpa, multi_head
-        causal_bias.__torch_function__ = classmethod(own_of_causal_bias)
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def is_nested(arguments: Iterable[Any]) -> bool:
-    """Whether one of the arguments is a nested tensor."""
-    return any(isinstance(x, Tensor) and x.is_nested for x in arguments)
-
-
-class Replacement:
-    """A function in place of one of PyTorch's, and equal to it.
-
-    A class with a `__torch_function__` compares the function that it is called with with those of PyTorch, or looks
-    it up in a table: both find this one.
-    """
-
-    def __init__(self, original: Callable[..., Any], function: Callable[..., Any]) -> None:
-        update_wrapper(self, original)
-        self.original = original
-        self._function = function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the function in its place gives."""
-        return self._function(*args, **kwargs)
-
-    def __eq__(self, other: object) -> bool:
-        return other is self or other == self.original
-
-    def __hash__(self) -> int:
-        return hash(self.original)
-
-
-def original(function: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch's function, if it is replaced by this one; else this one."""
-    return function.original if isinstance(function, Replacement) else function
 
 
 def _taker() -> Taker | None:

@@ -16,9 +16,10 @@ from clearhead.attend.call import Call
 from clearhead.attend.heard import Row, current_row
 from clearhead.attend.overrides import called_by, overriding
 from clearhead.scope import interface, multihead, softmax
-from clearhead.scope.dispatch import Kernel, is_nested, original
+from clearhead.scope.dispatch import Kernel
 from clearhead.scope.interface import Asked
 from clearhead.scope.modules import Frame, Running
+from clearhead.scope.replaced import original, pytorch_s_own, replacement
 from clearhead.scope.sighting import Recorder, Sighting
 from clearhead.scope.standin import Outcome, asked_of, listening, passing, with_four_axes
 from clearhead.scope.taking import Taken
@@ -87,14 +88,14 @@ class Seams(TorchFunctionMode):
         if reader is None:
             return func(*args, **kwargs)
         arguments = (*args, *kwargs.values())
-        if func is SDPA and not is_nested(arguments):
-            func = F.scaled_dot_product_attention  # whoever imported PyTorch's own by its name gets ours too
+        if func is SDPA:
+            func = replacement(func)  # whoever imported PyTorch's own by its name gets ours too
         if not self.here:
             return func(*args, **kwargs)
         overridden = overriding(arguments)
         if overridden:  # what is computed is for their classes to say: seen is what they call
-            with self:
-                return called_by(overridden, func, types, args, kwargs)
+            with self, pytorch_s_own():
+                return called_by(overridden, original(func), types, args, kwargs)
         with self._listening() as told:
             result = func(*args, **kwargs)
         with torch.no_grad(), passing():
