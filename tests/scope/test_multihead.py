@@ -59,7 +59,7 @@ def given(kind, options):
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
 def test_what_is_seen_is_what_the_module_computes(kind, options, need_weights, see, weights_of):
     attention = nn.MultiheadAttention(E, H, **options).eval()
-    extra = options.get("add_bias_kv", False) + options.get("add_zero_attn", False)
+    added = ["[bias_k]"] * options.get("add_bias_kv", False) + ["[zero_attn]"] * options.get("add_zero_attn", False)
     for mask in masks(T, T if kind == "self" else S):
         qkv = given(kind, options)
         expected = attention(*qkv, need_weights=need_weights, **mask)[0]
@@ -68,7 +68,7 @@ def test_what_is_seen_is_what_the_module_computes(kind, options, need_weights, s
         torch.testing.assert_close(out, expected)
 
         (only,) = seen
-        assert (only.name, only.kind) == ("MultiheadAttention", kind)
+        assert (only.name, only.kind, list(only.added)) == ("MultiheadAttention", kind, added)
         ours = weights_of(only)
         weighed = (ours @ only.v.double()).float()
         if only.taken is None:
@@ -79,9 +79,9 @@ def test_what_is_seen_is_what_the_module_computes(kind, options, need_weights, s
             computed = attention.out_proj(only.out.transpose(1, 2).flatten(2))
         torch.testing.assert_close(computed, out if options.get("batch_first") else out.transpose(0, 1))
         # Where PyTorch trusts `is_causal`, the learned and the zero key come after all tokens: none sees them.
-        if not (extra and "is_causal" in mask and "key_padding_mask" not in mask and not need_weights):
+        if not (added and "is_causal" in mask and "key_padding_mask" not in mask and not need_weights):
             theirs = attention(*qkv, average_attn_weights=False, **mask)[1]
-            torch.testing.assert_close(ours, theirs.roll(extra, -1).double(), rtol=0, atol=1e-6)
+            torch.testing.assert_close(ours, theirs.double(), rtol=0, atol=1e-6)
 
 
 def test_averaged_weights_do_not_matter(see, weights_of):

@@ -298,6 +298,27 @@ def test_a_word_that_was_begun_before_the_first_query_is_there_with_the_rest(vis
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("units", ["tokens", "words"])
+def test_keys_that_the_module_added_stand_last_and_look_at_nothing(visit: Open, tmp_path: Path, units: str) -> None:
+    tokens, added = ["un", "able", " to"], ["[bias_k]", "[zero_attn]"]
+    weights = torch.tensor([[0.1, 0.2, 0.0, 0.6, 0.1], [0.0, 0.4, 0.2, 0.4, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]])[None]
+    keys = torch.arange(5).expand(1, 3, 5).where(weights > 0, torch.tensor(-1))
+    layer = LayerView("step", "self", tokens, [*tokens, *added], keys, weights, added=2)
+    words = [{"starts": [0, 2], "texts": ["unable", "to"]}, {"starts": [0, 2, 3, 4], "texts": ["unable", "to", *added]}]
+    browser = visit(write(tmp_path / "look.html", [layer], words=words), f"#view=head&units={units}")
+    assert [text.strip("·") for text in texts(browser, ".column.key .text")][-3:] == ["to", *added]
+    assert len(texts(browser, ".column.query .text")) == len(texts(browser, ".column.key .text")) - 2
+    assert texts(browser, ".column.query .number")[-1] == "2"
+    last = 1 if units == "words" else 2
+    point(browser, "query", last)
+    row = dict(enumerate(weights[0, 2].tolist())) if units == "tokens" else {0: 0.4, 1: 0.2, 2: 0.2, 3: 0.2}
+    assert numbers(browser) == pytest.approx(row, abs=2 * STEP)
+    point(browser, "key", last + 1)
+    of_bias = {0: 0.6, 1: 0.4, 2: 0.2} if units == "tokens" else {0: 0.5, 1: 0.2}
+    assert numbers(browser) == pytest.approx(of_bias, abs=2 * STEP)
+
+
+@pytest.mark.browser
 def test_a_pin_stays_on_its_word_and_its_token(opened: Open, seen: Seen) -> None:
     word = next(word for word in seen[LAYER].words([]).keys if word.text == "unbelievably")
     browser = opened(f"head=0&query={word.start + 1}")

@@ -13,8 +13,9 @@ from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError
 from clearhead.scope import words
+from clearhead.scope.added import Added
 from clearhead.scope.indexing import Indices, index, indices
-from clearhead.scope.pieces import WordWeights, word_weights, words_of
+from clearhead.scope.pieces import Word, WordWeights, word_weights, words_of
 from clearhead.scope.store import KeysOnDisk, OnDisk
 from clearhead.scope.summary import Summary
 from clearhead.scope.weights import Weights
@@ -54,8 +55,8 @@ class Step:
     shape: tuple[int, int, int, int]
     """(B, H, Tq, Tk)."""
     ids_q: Int[Tensor, "B Tq"] | None
-    ids_k: Int[Tensor, "B Tk"] | None
-    real: Bool[Tensor, "B Tk"] | None
+    ids_k: Int[Tensor, "B tokens"] | None
+    real: Bool[Tensor, "B tokens"] | None
     """Which keys are no padding, where something was said of padding; of cross-attention nothing is."""
     valid: Bool[Tensor, "B Tq"] | None
     """Which queries are no padding, likewise."""
@@ -63,6 +64,8 @@ class Step:
     """The last key, by which a later step is known to go on from here."""
     marks: Int[Tensor, "B n"]
     """A number for each key that is new in this call, likewise."""
+    added: Added = ()
+    """The keys behind those of the tokens that the module added, by their names."""
     row: int | None = None
     """Which sequence of the batch this is, where each attends alone."""
     cache: "weakref.ref[object] | None" = None
@@ -74,6 +77,11 @@ class Step:
     file: OnDisk | None = None
     """Where its q lies, and its v if it was kept, if that is on disk."""
     values: Float[Tensor, "B K Tk Dv"] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many of the keys are those of tokens."""
+        return self.shape[3] - len(self.added)
 
     @property
     def v(self) -> Float[Tensor, "B K Tk Dv"] | None:
@@ -187,12 +195,17 @@ class Layer:
         """The text of each query's token; a piece of a character as its bytes, "\\xf0\\x9f"."""
         steps = self._only
         b = index(batch, "batch", steps[0].shape[0])
-        return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], b, s.shape[3] - s.shape[2])]
+        return [t for s in steps for t in self._texts(s.ids_q, s.shape[2], b, s.tokens - s.shape[2])]
 
     def keys(self, batch: SupportsIndex = 0) -> list[str]:
-        """The text of each key's token, as `queries`."""
+        """The text of each key's token, as `queries`, then the names of those that nn.MultiheadAttention added."""
         last = max(self._only, key=lambda step: step.shape[3])
-        return self._texts(last.ids_k, last.shape[3], index(batch, "batch", last.shape[0]), 0)
+        return [*self._texts(last.ids_k, last.tokens, index(batch, "batch", last.shape[0]), 0), *last.added]
+
+    @property
+    def added(self) -> Added:
+        """The keys behind those of the tokens that nn.MultiheadAttention added: "[bias_k]", "[zero_attn]"."""
+        return self.steps[-1].added
 
     def _texts(self, ids: Tensor | None, length: int, batch: int, past: int) -> list[str]:
         if ids is None and self.kind == "self":
@@ -215,7 +228,7 @@ class Layer:
         b = index(batch, "batch", last.shape[0])
         keys = words_of(self.tokenizer, last.ids_k[b])
         if self.kind == "self":
-            past, queries = first.shape[3] - first.shape[2], keys
+            past, queries = first.tokens - first.shape[2], keys
         else:
             asked = torch.cat([step.ids_q[b] for step in self._only if step.ids_q is not None])
             past, queries = 0, words_of(self.tokenizer, asked)
@@ -225,6 +238,7 @@ class Layer:
             raise ClearheadError(
                 f"{self.name}: no query of {unasked[0]!r} was seen, it was read before the watch; choose a later word."
             )
+        keys = [*keys, *(Word(name, n, n + 1) for n, name in enumerate(last.added, last.tokens))]
         return word_weights(lambda rows: self.rows(rows, head, b), chosen, keys, past)
 
     def summary(self) -> Summary:

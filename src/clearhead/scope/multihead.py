@@ -8,15 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.scope.added import added_keys
 from clearhead.scope.interface import Asked
 
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
-
-
-def adds_keys(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call with these arguments puts keys of its own behind those of the tokens."""
-    call = _bound(args, kwargs)
-    return call.bias_k is not None or bool(call.add_zero_attn)
 
 
 def read(
@@ -38,6 +33,7 @@ def read(
         "asked": known or _asked(call),
         "out": out.transpose(0, 1)[:, None],
         "project": lambda x: F.linear(x.transpose(1, 2).flatten(2), weight, bias)[:, None],
+        "added": added_keys(call.bias_k, call.add_zero_attn),
         "kind": "self" if is_self else "cross",
         "valid": None if padding is None or not is_self else _may_attend(padding) > -torch.inf,
     }
@@ -52,8 +48,8 @@ def _bound(args: tuple[Any, ...], kwargs: dict[str, Any]) -> SimpleNamespace:
 def _asked(call: SimpleNamespace) -> Asked:
     """The attention, from the function's arguments.
 
-    Its masks say who may not be seen; ours say who may. Its learned key and its zero key stand behind the last
-    token; here they stand before the first, so that queries are the last positions.
+    Its masks say who may not be seen; ours say who may. Its learned key and its key of zeros stand behind the last
+    token, and no mask hides them but a causality that PyTorch is told to trust.
     """
     query, key, value, padding = call.query, call.key, call.value, call.key_padding_mask
     if query.ndim == 2:
@@ -78,19 +74,13 @@ def _asked(call: SimpleNamespace) -> Asked:
     causal = call.is_causal and padding is None and not call.need_weights
     mask = None if causal else _joined(_attention_mask(call.attn_mask, H), _padding_mask(padding))
 
-    extra: list[tuple[Tensor, Tensor]] = []
     if call.bias_k is not None:
-        extra.append((split(call.bias_k), split(call.bias_v)))
+        k, v = torch.cat([k, split(call.bias_k)], 2), torch.cat([v, split(call.bias_v)], 2)
     if call.add_zero_attn:
-        extra.append((torch.zeros_like(k[:, :, :1]), torch.zeros_like(v[:, :, :1])))
-    if extra:
-        k = torch.cat([*(extra_k for extra_k, _ in extra), k], 2)
-        v = torch.cat([*(extra_v for _, extra_v in extra), v], 2)
-        if causal:
-            before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-            mask, causal = before.roll(len(extra), -1)[None, None], False
-        elif mask is not None:
-            mask = F.pad(mask, (len(extra), 0), value=mask.dtype == torch.bool)
+        k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+    added = len(added_keys(call.bias_k, call.add_zero_attn))
+    if mask is not None:
+        mask = F.pad(mask, (0, added), value=mask.dtype == torch.bool)
     dropout = float(call.dropout_p) if call.training else 0.0
     return Asked(q=q, k=k, v=v, mask=mask, causal=bool(causal), scale=q.shape[-1] ** -0.5, dropout=dropout)
 

@@ -20,6 +20,7 @@ from clearhead.attend.call import Call
 from clearhead.attend.statistics import Statistics
 from clearhead.errors import ClearheadError, WatchWarning
 from clearhead.scope import alike, flow, region, taking, words
+from clearhead.scope.added import distance_of_tokens, with_added
 from clearhead.scope.budget import Budget, Kept
 from clearhead.scope.byte_sizes import in_bytes
 from clearhead.scope.columns import head_row
@@ -211,6 +212,7 @@ class Record:
             self.in_full.append(sighting.name)
         layer = self._layer(sighting)
         B, H, Tq, Tk = *call.q.shape[:3], call.k.shape[2]
+        T = Tk - len(sighting.added)
         sequence = continued(layer, call, sighting)
         before = sequence[-1] if sequence else None
         scores = sighting.scores
@@ -226,8 +228,9 @@ class Record:
             ids_k=sighting.ids_k,
             real=real_keys(sighting, call, before, queries),
             valid=queries,
-            newest=call.k[:, :, -1:].clone(),
-            marks=marks(call.k[:, 0, max(Tk - Tq, 0) :]),
+            added=sighting.added,
+            newest=call.k[:, :, T - 1 : T].clone(),
+            marks=marks(call.k[:, 0, max(T - Tq, 0) : T]),
             cache=reference_to(sighting.cache),
             row=sighting.row,
         )
@@ -271,6 +274,8 @@ class Record:
         else:
             call = self._call_of_scores(sighting) if sighting.scores is not None else self._call(sighting)
             statistics = backends.choose(call, "auto").forward(call, True)[2]
+        call = with_added(call, len(sighting.added))
+        statistics = distance_of_tokens(call, statistics, len(sighting.added))
         # The log-sum-exp is a part of a larger tensor, which is not to be kept; a key's number needs no 64 bits.
         statistics = replace(statistics, lse=statistics.lse.clone(), peak_at=statistics.peak_at.int())
         return replace(call, v=call.v[..., :0], dropout=0.0), statistics

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clearhead.attend import reference
@@ -16,6 +16,7 @@ from clearhead.attend.call import Call
 from clearhead.attend.heard import Row, current_row
 from clearhead.attend.overrides import called_by, overriding
 from clearhead.scope import interface, multihead, softmax
+from clearhead.scope.added import Added, added_keys
 from clearhead.scope.dispatch import Kernel
 from clearhead.scope.interface import Asked
 from clearhead.scope.modules import Frame, Running
@@ -142,7 +143,7 @@ class Seams(TorchFunctionMode):
             with torch.no_grad(), passing(), torch._C.DisableTorchFunction():
                 own = partial(_by_reference, call)
                 taken = Taken(asked, call, "native", out, statistics, own)
-                self._note(asked, out, taken, None)
+                self._note(asked, out, taken, None, added=self._added)
         return out, lse, statistics if probe else None
 
     @property
@@ -150,6 +151,14 @@ class Seams(TorchFunctionMode):
         """The running module that attends: the innermost that is named an attention, else the innermost."""
         stack = self.running.stack
         return next((frame for frame in reversed(stack) if frame.name in self._attentions), stack[-1])
+
+    @property
+    def _added(self) -> Added:
+        """The keys that a layer of Clearhead's own adds as PyTorch's does."""
+        module = self.attention.module
+        if not isinstance(module, nn.MultiheadAttention):
+            return ()
+        return added_keys(module.bias_k, module.add_zero_attn)
 
     @property
     def is_chosen(self) -> bool:
@@ -211,8 +220,6 @@ class Seams(TorchFunctionMode):
     def _multi_head(self, result: tuple[Tensor, Tensor | None], told: list[Outcome], *args: Any, **kwargs: Any) -> None:
         """`F.multi_head_attention_forward`, which nn.MultiheadAttention calls."""
         taken, passed = _heard(told)
-        if multihead.adds_keys(args, kwargs):
-            taken = None  # which saw them behind the last position
         shown = multihead.read(result, args, kwargs, None if taken is None else taken.asked)
         self._note(**shown, taken=taken, passed=passed)
 
@@ -262,6 +269,7 @@ class Seams(TorchFunctionMode):
         kind: Literal["self", "cross"] | None = None,
         valid: Tensor | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
+        added: Added = (),
     ) -> None:
         """Notes an attention that was asked for, and what computed it."""
         asked = self.cut(asked)
@@ -270,7 +278,7 @@ class Seams(TorchFunctionMode):
             asked, out, project = taken.asked, taken.out, None
         else:
             taken = None  # others took it, who saw more keys or other axes
-        B, Tq, Tk = len(out), asked.q.shape[2], asked.k.shape[2]
+        B, Tq, Tk = len(out), asked.q.shape[2], asked.k.shape[2] - len(added)
         kind = kind or self.attention.kind
         if Tk < Tq:
             kind = "cross"  # keys that were pooled, say: they are not the queries' own positions
@@ -292,6 +300,7 @@ class Seams(TorchFunctionMode):
             dropout=asked.dropout,
             out=out.detach(),
             project=project,
+            added=added,
             taken=taken,
             passed=passed,
         )
@@ -303,7 +312,7 @@ class Seams(TorchFunctionMode):
         valid: Tensor | None,
         **shown: Any,
     ) -> None:
-        """Passes on what was shown, with whose it is and which tokens it is about."""
+        """Passes on what was shown, with whose it is and which tokens it is about: (B, Tq, Tk) of these."""
         frame, row = self.attention, current_row()
         self.shown.add(frame.name)
         self.seen |= {outer.name for outer in self.running.stack}
@@ -350,7 +359,7 @@ class Seams(TorchFunctionMode):
             self._memory.remember(reader, ids_q)
         if k is None:
             return ids_q, ids_q if Tq == Tk else None, valid
-        return ids_q, self._memory.extended(self.attention.name, ids_q, k, row, self.running.cache), valid
+        return ids_q, self._memory.extended(self.attention.name, ids_q, k[:, :, :Tk], row, self.running.cache), valid
 
 
 def _by_reference(call: Call, asked: Asked, rows: Tensor) -> Tensor:

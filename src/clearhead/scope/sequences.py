@@ -28,7 +28,7 @@ def continued(layer: Layer, call: Call, sighting: Sighting) -> list[Step]:
     decoding are: they are no part of the text, and their queries are dropped. A cache that was cut back to where the
     last call began goes on with another text, whose calls are a sequence of their own.
     """
-    back = call.past if layer.kind == "self" else call.k.shape[2]
+    back = call.past if layer.kind == "self" else call.k.shape[2] - len(sighting.added)
     if back <= 0:
         return []
     latest_first = layer.sequences[::-1]
@@ -48,7 +48,7 @@ def _follows(layer: Layer, last: Step, call: Call, back: int, sighting: Sighting
     newest, known = call.k[:, None, :, back - 1 : back], last.newest
     if known.shape[1:] != newest.shape[2:] or (sighting.row is not None and len(known) > 1):
         return False
-    if layer.kind == "cross" and last.shape[3] != back:
+    if layer.kind == "cross" and last.tokens != back:
         return False
     if bool((newest == known).flatten(2).all(-1).any(1).all()):
         return True
@@ -125,14 +125,14 @@ def real_keys(
     Where nothing else says so, as under a mask of four dimensions, padding is what no query of its text sees, of
     those that are `real_queries`.
     """
-    Tk, valid = call.k.shape[2], sighting.valid
+    Tk, valid = call.k.shape[2] - len(sighting.added), sighting.valid
     if sighting.kind == "cross":
         return None
     if valid is not None and valid.shape[1] == Tk:
         return valid
     known = None if before is None else before.real
     if valid is None and known is None:
-        return _seen(call.runs, queries) if call.q.shape[2] == Tk else None
+        return _seen(call.runs, Tk, queries) if call.q.shape[2] == Tk else None
     B, missing = len(call.q), Tk - call.q.shape[2]
     if valid is None:
         valid = torch.ones(B, call.q.shape[2], dtype=torch.bool, device=call.q.device)
@@ -141,8 +141,8 @@ def real_keys(
     return torch.cat([known, valid], 1)
 
 
-def _seen(runs: Runs, queries: Bool[Tensor, "B Tq"] | None) -> Bool[Tensor, "B Tk"] | None:
-    """Which keys some of these queries see, in some head; None if all are seen."""
+def _seen(runs: Runs, Tk: int, queries: Bool[Tensor, "B Tq"] | None) -> Bool[Tensor, "B Tk"] | None:
+    """Which of the first Tk keys some of these queries see, in some head; None if all are seen."""
     start, stop = runs.start, runs.stop
     if queries is not None:
         start, stop = (side.masked_fill(~queries[:, None, :, None], 0) for side in (start, stop))
@@ -150,5 +150,5 @@ def _seen(runs: Runs, queries: Bool[Tensor, "B Tq"] | None) -> Bool[Tensor, "B T
     for side, step in ((start, 1), (stop, -1)):
         at = side.reshape(len(side), -1).long()
         edges.scatter_add_(1, at, torch.full_like(at, step))
-    seen = edges.cumsum(1)[:, :-1] > 0
+    seen = edges.cumsum(1)[:, :Tk] > 0
     return None if bool(seen.all()) else seen

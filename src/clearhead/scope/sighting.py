@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clearhead.scope.added import Added
 from clearhead.scope.interface import Asked
 from clearhead.scope.taking import Taken
 
@@ -17,7 +18,7 @@ class Sighting:
 
     The weights are w = softmax(softcap(scale · q kᵀ) + mask + bias), with sinks joined to the denominator. A model
     that shows nothing but its softmax gives `scores` instead of q, k and v: then w = softmax(scores). Queries
-    are the last Tq of the Tk positions, in self-attention.
+    are the last Tq positions of the tokens, in self-attention.
     """
 
     name: str
@@ -53,12 +54,14 @@ class Sighting:
     """Takes n rows, (B, H, n, Dv), to n rows of `out`, where that is shown behind a projection only."""
     taken: Taken | None = None
     """What our kernel made of it, if it computed this: `out` is then its result, and the statistics are there."""
+    added: Added = ()
+    """The keys behind those of the tokens that the module added, by their names."""
     passed: str | None = None
     """Why the model's own kernel computed it, if it did."""
 
     ids_q: Int[Tensor, "B Tq"] | None = None
-    ids_k: Int[Tensor, "B Tk"] | None = None
-    """The tokens at the queries and at the keys; None where there are none, or where they are not known."""
+    ids_k: Int[Tensor, "B tokens"] | None = None
+    """The tokens at the queries and at the keys, without those added; None where they are not known."""
     cache: object = None
     """Where the model keeps the keys and values of earlier tokens, if it was given that."""
     valid: Bool[Tensor, "B Tq"] | None = None

@@ -33,6 +33,10 @@ class Described(Protocol):
     def keys(self) -> list[str]:
         """The text of each key."""
 
+    @property
+    def added(self) -> int:
+        """How many of the keys, the last ones, are those of no token."""
+
 
 def contents(
     layers: Sequence[Described],
@@ -64,6 +68,7 @@ def contents(
                 "heads": layer.heads,
                 "queries": texts.index(queries),
                 "keys": texts.index(keys),
+                "added": layer.added,
                 "width": width(len(keys)),
             }
         )

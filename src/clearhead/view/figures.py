@@ -102,7 +102,7 @@ def _lines(
         )
     if (down.step, across.step) != (1, 1):
         raise ClearheadError(f"figure('head'): rows={rows}, columns={columns} has a step; expected slices without.")
-    offset = max(0, len(keys) - len(queries)) if one.kind == "self" else 0
+    offset = max(0, len(keys) - len(one.added) - len(queries)) if one.kind == "self" else 0
     weights = one.rows(list(down), head, batch)[:, across.start : across.stop]
     places = range(down.start + offset, down.stop + offset), across
     name = _name(record, layer, head)
@@ -230,11 +230,11 @@ def _patches(
     one = _one(record, layer, sequence)
     head = index(head, "head", one.heads)
     picture = opened(image)
-    rows, columns, first = patches(one.lengths[1], picture.width / picture.height)
+    rows, columns, first = patches(one.lengths[1] - len(one.added), picture.width / picture.height)
     if query is None:
         query = 0 if first else rows // 2 * columns + columns // 2  # as the page has it
     query = index(query, "query", one.lengths[0])
-    weights = one.rows([query], head, batch)[0, first:].reshape(rows, columns)
+    weights = one.rows([query], head, batch)[0, first : first + rows * columns].reshape(rows, columns)
     cell = divmod(query - first, columns) if query >= first else None
     return drawings.Patches(np.asarray(picture), weights.double().cpu().numpy(), cell, _name(record, layer, head))
 

@@ -32,7 +32,7 @@ def outlines(layers: Sequence[Layer], batch: int) -> list[dict[str, Any] | None]
             known.append((number, runs))
         _, Tk = layer.lengths
         drawn = runs.numel() <= MOST
-        found.append({"layer": of if drawn else None, "says": says(runs, Tk, layer.kind)})
+        found.append({"layer": of if drawn else None, "says": says(runs, Tk, layer.kind, len(layer.added))})
     return found
 
 
@@ -55,8 +55,13 @@ def outline(layer: Layer, batch: int) -> bytes:
     return torch.tensor([heads, R]).numpy().astype("<i4").tobytes() + steps.cpu().numpy().astype("<i4").tobytes()
 
 
-def says(runs: Int[Tensor, "2 heads Tq R"], Tk: int, kind: str) -> str | None:
-    """A word for who may see whom; None where there is none that is short and true."""
+def says(runs: Int[Tensor, "2 heads Tq R"], Tk: int, kind: str, added: int = 0) -> str | None:
+    """A word for who may see whom; None where there is none that is short and true.
+
+    The last `added` of the Tk keys are those of no token.
+    """
+    if added:
+        return _says_beside(runs, Tk - added, kind, added)
     _, heads, Tq, R = runs.shape
     if heads > 1 or R > 1 or Tq == 0:
         return None
@@ -90,6 +95,16 @@ def says(runs: Int[Tensor, "2 heads Tq R"], Tk: int, kind: str) -> str | None:
             else f"causal, a window of {behind + 1}{padded}"
         )
     return f"a window of {behind} before and {ahead} after{padded}" if ahead > 0 else None
+
+
+def _says_beside(runs: Int[Tensor, "2 heads Tq R"], T: int, kind: str, added: int) -> str | None:
+    """`says` of the first T keys, where all queries see the keys added behind them, or none does."""
+    seen = (runs[1].clamp(min=T) - runs[0].clamp(min=T)).sum(-1)
+    tokens = runs.clamp(max=T)
+    word = says(tokens[..., (tokens[0] < tokens[1]).flatten(0, 1).any(0)], T, kind)
+    if word is None or bool((seen == 0).all()):
+        return word
+    return f"{word}; all may see the added keys" if bool((seen == added).all()) else None
 
 
 def _runs(layer: Layer, batch: int) -> Int[Tensor, "2 heads Tq R"]:

@@ -38,6 +38,8 @@ class LayerView:
     keys: list[str]
     top_keys: Int[Tensor, "H Tq n"]
     top_weights: Float[Tensor, "H Tq n"]
+    added: int = 0
+    """How many of the keys, the last ones, are those of no token, as nn.MultiheadAttention adds them."""
 
     def __post_init__(self) -> None:
         Tq, Tk = self.top_keys.shape[1], len(self.keys)

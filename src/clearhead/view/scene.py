@@ -80,7 +80,9 @@ class Scene:
         self.layers = [layer.sequence(sequence) for layer in seen.layers]
         self.batch = index(batch, "batch", self.layers[0].steps[0].shape[0])
         self._seen, self._title, self._facts, self._sequence = seen, title, facts, sequence
-        self.image = None if image is None else on_page(image, _of_pictures(self.layers).lengths[1])
+        of_pictures = _of_pictures(self.layers)
+        patches = of_pictures.lengths[1] - len(of_pictures.added)
+        self.image = None if image is None else on_page(image, patches)
         """The picture that the model read, and where its patches are."""
 
     @cached_property
@@ -142,13 +144,15 @@ class _Texts:
     def __init__(self, layer: Layer, batch: int):
         self.name, self.kind, self.heads = layer.name, layer.kind, layer.heads
         self.queries, self.keys = queries(layer, batch), keys(layer, batch)
+        self.added = len(layer.added)
         self.as_read = as_read(layer, self.queries, query_ids(layer, batch))
 
 
 def view(layer: Layer, batch: int, most: int = MOST) -> LayerView:
     """The heaviest keys of each query of a layer."""
     keys, weights = layer.top(most, SHARE)
-    return LayerView(layer.name, layer.kind, layer.queries(batch), layer.keys(batch), keys[batch], weights[batch])
+    texts = layer.queries(batch), layer.keys(batch)
+    return LayerView(layer.name, layer.kind, *texts, keys[batch], weights[batch], len(layer.added))
 
 
 def _of_pictures(layers: list[Layer]) -> Layer:

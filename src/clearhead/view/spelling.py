@@ -28,19 +28,23 @@ def words_and_sentences(
     read: list[str | None] = [None] * count
     done: set[int] = set()
     for layer, entry in zip(layers, entries, strict=True):
-        for text, ids in ((entry["keys"], key_ids(layer, batch)), (entry["queries"], query_ids(layer, batch))):
+        by_keys, by_queries = key_ids(layer, batch), query_ids(layer, batch)
+        for text, ids, added in ((entry["keys"], by_keys, layer.added), (entry["queries"], by_queries, ())):
             if text in done or layer.tokenizer is None or ids is None:
                 continue
             done.add(text)
             found = words_of(layer.tokenizer, ids)
-            words[text] = {"starts": [word.start for word in found], "texts": [word.text for word in found]}
-            segments[text] = sentences(layer.tokenizer, ids)
+            words[text] = {
+                "starts": [*(word.start for word in found), *range(len(ids), len(ids) + len(added))],
+                "texts": [*(word.text for word in found), *added],
+            }
+            segments[text] = sentences(layer.tokenizer, ids, len(added))
             read[text] = as_read(layer, [], ids)
     return {"words": words, "segments": segments, "read": read}
 
 
-def sentences(tokenizer: Tokenizer, ids: Tensor) -> list[int] | None:
-    """The number of the sentence that each token is in; None if there is only one.
+def sentences(tokenizer: Tokenizer, ids: Tensor, added: int = 0) -> list[int] | None:
+    """The number of the sentence that each token is in; None if there is only one. Keys added behind join the last.
 
     A sentence goes up to its separator ([SEP], </s>), which is still of it, and so is what follows that is no text:
     a second separator, padding.
@@ -54,7 +58,7 @@ def sentences(tokenizer: Tokenizer, ids: Tensor) -> list[int] | None:
             current, ended = current + 1, False
         ended = ended or (token in ends and token in special)
         numbers.append(current)
-    return numbers if current else None
+    return [*numbers, *[current] * added] if current else None
 
 
 def queries(layer: Layer, batch: int = 0) -> list[str]:
@@ -66,7 +70,7 @@ def queries(layer: Layer, batch: int = 0) -> list[str]:
 def keys(layer: Layer, batch: int = 0) -> list[str]:
     """The text of each key's token, as `queries`."""
     ids = key_ids(layer, batch)
-    return layer.keys(batch) if ids is None else spelled(layer.tokenizer, ids, len(ids))
+    return layer.keys(batch) if ids is None else [*spelled(layer.tokenizer, ids, len(ids)), *layer.added]
 
 
 def as_read(layer: Layer, texts: Sequence[str], ids: Tensor | None) -> str:
@@ -85,6 +89,6 @@ def query_ids(layer: Layer, batch: int) -> Int[Tensor, " Tq"] | None:
 
 
 def key_ids(layer: Layer, batch: int) -> Int[Tensor, " Tk"] | None:
-    """The tokens of the keys, if they are known."""
+    """The tokens of the keys, if they are known; a key that was added has none."""
     last = max(layer.steps, key=lambda step: step.shape[3])
     return None if last.ids_k is None else last.ids_k[batch]

@@ -8,6 +8,7 @@
  * @property {number} heads H
  * @property {number} queries which of the texts the queries are
  * @property {number} keys which of the texts the keys are
+ * @property {number} added how many of the keys, the last ones, are those of no token
  * @property {1 | 2 | 4} width bytes of a packed integer
  */
 
@@ -90,9 +91,10 @@ export class Layer {
     }
   }
 
-  /** How far down the queries begin: in self-attention they are the last Tq of the Tk positions. */
+  /** How far down the queries begin: in self-attention they are the last Tq positions of the tokens. */
   get offset() {
-    return this.entry.kind === "self" ? Math.max(0, this.keys.length - this.queries.length) : 0;
+    const { kind, added } = this.entry;
+    return kind === "self" ? Math.max(0, this.keys.length - added - this.queries.length) : 0;
   }
 
   /** @param {number} head @param {number} query @returns {number} its weight that is on no listed key */

@@ -66,12 +66,13 @@ export function sidesOf({ words, segments }, layer, inWords) {
   if (entry.kind === "cross") {
     return { queries: listed(layer.queries, wordsOf(entry.queries), segments?.[entry.queries] ?? null), keys, offset };
   }
-  if (offset === 0) return { queries: keys, keys, offset };
+  if (offset === 0 && entry.added === 0) return { queries: keys, keys, offset };
   // A word that was begun before the first query is there with the rest of its tokens.
   const first = keys.at(offset);
-  const starts = keys.starts.slice(first).map((start) => Math.max(0, start - offset));
+  const last = keys.count - entry.added;
+  const starts = keys.starts.slice(first, last + 1).map((start) => Math.max(0, start - offset));
   const sentences = segments?.[entry.keys]?.slice(offset) ?? null;
-  const queries = new Units(keys.texts.slice(first), starts, sentences, keys.numbers.slice(first));
+  const queries = new Units(keys.texts.slice(first, last), starts, sentences, keys.numbers.slice(first, last + 1));
   return { queries, keys, offset: first };
 }
 
