@@ -298,6 +298,23 @@ def test_a_word_that_was_begun_before_the_first_query_is_there_with_the_rest(vis
 
 
 @pytest.mark.browser
+def test_views_that_show_every_key_say_so_while_keys_are_left_out(opened: Open) -> None:
+    def notes() -> list[str]:
+        return [note.text for note in find(browser, ".every-key") if note.is_displayed()]
+
+    browser = opened("head=5&without=0")
+    assert notes() == []
+    for tab in find(browser, ".tabs button"):
+        tab.click()
+        until(browser, lambda tab=tab: tab.get_attribute("aria-pressed") == "true")
+        assert len(notes()) == (tab.text != "Head"), tab.text
+    assert notes()[0].startswith("This view shows every key: keys are left out in the Head view only.")
+    find(browser, ".every-key button")[0].click()
+    until(browser, lambda: "without" not in place(browser))
+    assert notes() == []
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("units", ["tokens", "words"])
 def test_keys_that_the_module_added_stand_last_and_look_at_nothing(visit: Open, tmp_path: Path, units: str) -> None:
     tokens, added = ["un", "able", " to"], ["[bias_k]", "[zero_attn]"]

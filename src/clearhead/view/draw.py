@@ -125,11 +125,12 @@ def _(region: Region, figure: Any) -> None:
 @paint.register
 def _(alike: Alike, figure: Any) -> None:
     figure.set_size_inches(13, 6)
-    figure.suptitle(alike.verdict())
+    figure.suptitle(alike.verdict(), fontsize=10)
     near, plane = figure.subplots(1, 2)
     order = alike.order
     drawn = near.imshow(alike.distances.cpu()[order][:, order].numpy(), cmap=f"{COLOURS}_r", vmin=0)
-    near.set(title="distances, clusters side by side", xlabel="layer.head", ylabel="layer.head")
+    near.set_title("distances, clusters side by side", fontsize=10)
+    near.set(xlabel="layer.head", ylabel="layer.head")
     shown = range(0, len(order), max(1, len(order) // 30))
     names = [".".join(map(str, alike.heads[order[n]])) for n in shown]
     near.set_xticks(shown, names, rotation=90, fontsize=6)
@@ -159,7 +160,8 @@ def in_plane(alike: Alike, panel: Any, figure: Any) -> None:
     points, kept = alike.layout
     layers = [layer for layer, _ in alike.heads]
     dots = panel.scatter(*points.cpu().T.numpy(), c=layers, cmap="viridis", s=18)
-    panel.set(title=f"in the plane, {kept:.0%} of the squared distances kept", aspect="equal")
+    panel.set_title(f"in the plane, {kept:.0%} of the squared distances kept", fontsize=10)
+    panel.set_aspect("equal")
     figure.colorbar(dots, label="layer", ax=panel)
 
 

@@ -141,7 +141,7 @@ def _(lines: Lines, figure: Any) -> None:
     panel = figure.subplots()
     panel.set(xlim=(-0.9, 1.9), ylim=(high, low - 0.4))
     panel.axis("off")
-    panel.set_title(lines.name, color=INK, parse_math=False)
+    panel.set_title(lines.name, color=INK, fontsize=10, pad=10, parse_math=False)
     weights = lines.weights.double().cpu().numpy()
     drawn = [
         (i, j)
@@ -152,7 +152,8 @@ def _(lines: Lines, figure: Any) -> None:
     rise = bend**2 * (3 - 2 * bend)
     curves = [np.stack([bend, rows[i] + (columns[j] - rows[i]) * rise], 1) for i, j in drawn]
     shown = [float(min(1, weights[pair])) for pair in drawn]
-    colours = [(*to_rgb(HUE), weight) for weight in shown]
+    faintest = 0 if lines.query is None else 0.12  # the lines of one query are few: even the lightest can be seen
+    colours = [(*to_rgb(HUE), max(faintest, weight)) for weight in shown]
     panel.add_collection(LineCollection(curves, colors=colours, linewidths=[0.6 + 1.8 * weight for weight in shown]))
     words = {"va": "center", "fontsize": 8, "parse_math": False}
     for i, text in zip(rows, lines.queries, strict=True):
@@ -305,7 +306,7 @@ def _(patches: Patches, figure: Any) -> None:
     veil[..., 3] = 0.9 * (1 - patches.weights / (heaviest or 1.0))
     right.imshow(veil, extent=extent, interpolation="none")
     left.set_title("the patch that looks" if patches.looks else "the token that looks is no patch", fontsize=10)
-    right.set_title(f"where it looks: the brightest patch has {heaviest:.1%}", fontsize=10)
+    right.set_title(f"where it looks: the clearest patch has {heaviest:.1%}", fontsize=10)
     if patches.looks:
         from matplotlib.patches import Rectangle
 
@@ -332,4 +333,5 @@ def _(compared: Compared, figure: Any) -> None:
     listed.set_title("the heads that changed most, as layer·head", fontsize=9)
     listed.invert_yaxis()
     listed.spines[["top", "right"]].set_visible(False)
-    listed.legend(frameon=False, fontsize=8)
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # over the points it would read as some of them
+    listed.legend(frameon=False, fontsize=8, **beside)

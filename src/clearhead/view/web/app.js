@@ -7,7 +7,7 @@ import { State } from "./state.js";
 import { about } from "./about.js";
 import { Chooser } from "./chooser.js";
 import { settle } from "./places.js";
-import { viewTabs } from "./tabs.js";
+import { everyKey, viewTabs } from "./tabs.js";
 import { wholeText } from "./wholetext.js";
 import { themeButton } from "./theme.js";
 import { views, viewsOf } from "./views/index.js";
@@ -81,7 +81,7 @@ export async function show(frame, payload) {
 function masthead(payload, state, frame, saving) {
   const { title, layers, texts } = payload.contents;
   const heads = layers.reduce((sum, layer) => sum + layer.heads, 0);
-  const tokens = Math.max(...layers.map((layer) => texts[layer.keys].length));
+  const tokens = Math.max(...layers.map(({ keys, added }) => texts[keys].length - added));
   const size = [counted(layers.length, "attention"), counted(heads, "head"), counted(tokens, "token")];
   const header = element("header", { class: "masthead" },
     element("div", { class: "names" },
@@ -91,7 +91,7 @@ function masthead(payload, state, frame, saving) {
       ...wholeText(payload.contents)),
     ...(frame.address.link ? [linkButton(frame.address.link)] : []), saving, themeButton(state, frame));
   const there = viewsOf(payload);
-  if (Object.keys(there).length > 1) header.append(viewTabs(there, state));
+  if (Object.keys(there).length > 1) header.append(viewTabs(there, state), everyKey(there, state));
   return header;
 }
 

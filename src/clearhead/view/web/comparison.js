@@ -10,7 +10,7 @@ import { settle } from "./places.js";
 import { SaveMenu } from "./save.js";
 import { State } from "./state.js";
 import { wholeText } from "./wholetext.js";
-import { viewTabs } from "./tabs.js";
+import { everyKey, viewTabs } from "./tabs.js";
 import { themeButton } from "./theme.js";
 
 /** @typedef {import("./changes.js").Contents} Contents */
@@ -83,7 +83,7 @@ export async function showComparison({ root, themed, address }, contents, payloa
           ...payload.contents, title: "", read: readInAll(payloads),
         }))),
       saving.root, themeButton(state, { themed }),
-      ...(Object.keys(tabs).length > 1 ? [viewTabs(tabs, state)] : [])),
+      ...(Object.keys(tabs).length > 1 ? [viewTabs(tabs, state), everyKey(tabs, state)] : [])),
     element("div", { class: "body comparison" },
       element("section", { class: "chooser", "aria-label": "All heads" },
         element("div", { class: "pick by" }, element("label", { for: "by" }, "Sorted by"), by), says, grid.root),

@@ -271,6 +271,7 @@ const asKey = (pins = []) => pins.map(({ side, position }) => side + position).j
 export const headView = {
   title: "Head",
   ofOneHead: true,
+  leavesOut: true,
   mount: (context) => new HeadView(context),
   settle: settleHead,
 };

@@ -33,6 +33,7 @@ import { reportView } from "./report.js";
  * @property {string} [keys] what the keys do there, in a line
  * @property {(context: Context) => Mounted} mount
  * @property {(payload: import("../payload.js").Payload) => boolean} [fits] false where there is nothing for it to show
+ * @property {boolean} [leavesOut] true if it leaves out the keys that the address names
  * @property {boolean} [ofOneHead] true if two of it, of two runs, can stand side by side
  * @property {(wish: Record<string, unknown>, place: Place, payload: import("../payload.js").Payload) =>
  *   Record<string, string | number | null>} [settle] makes of a wish what this view keeps in the address of its own,
