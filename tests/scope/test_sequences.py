@@ -136,6 +136,51 @@ def test_a_left_padded_batch_with_a_cache_is_row_by_row_what_each_text_is_alone(
                 torch.testing.assert_close(ours[..., pads:], one.rows(range(T)), rtol=1e-4, atol=1e-5)
 
 
+WRITING = [
+    ("llama_padded", {}, "qk", 1),
+    ("llama_padded", {"use_cache": False}, "qk", "end"),
+    ("mistral", {}, "statistics", "end"),
+    ("mistral", {"cache_implementation": "static"}, "qk", 1),
+    ("gpt_oss", {"stopping_criteria": True}, "qk", 1),
+    ("bloom", {}, "statistics", 1),
+    ("t5", {}, "qk", "end"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "keep", "pad"), WRITING)
+def test_padding_after_a_text_that_has_ended_is_no_query_of_it(name, options, keep, pad, zoo):
+    specimen = zoo[name]()
+    ids, mask = (specimen.inputs[key] for key in ("input_ids", "attention_mask"))
+    if name == "t5":  # a query's position among the keys of a source counts the source's padding
+        mask = torch.ones_like(mask)
+    generate = partial(specimen.model.generate, do_sample=False, max_new_tokens=5)
+    written = generate(ids, attention_mask=mask)[:, -5:].tolist()
+    # The end is a token that only one of the texts writes, as late as its third.
+    step, short, end = max(
+        (text.index(token), row, token)
+        for row, text in enumerate(written)
+        for token in text[:3]
+        if token not in written[1 - row]
+    )
+    pad = end if pad == "end" else pad
+    if "stopping_criteria" in options:  # which is how stop strings end a text, with no token that says so
+        options = {"stopping_criteria": [lambda ids, scores, **_: ids[:, -1] == end], "eos_token_id": 59}
+    else:
+        options = {"eos_token_id": end, **options}
+    with ch.watch(specimen.model, keep=keep) as together:
+        whole = generate(ids, attention_mask=mask, pad_token_id=pad, **options)[:, -5:].tolist()
+    assert whole[short] == written[short][: step + 1] + [pad] * (4 - step)
+    assert whole[1 - short] == written[1 - short]
+    alone = []
+    for row, real in zip(ids, mask.bool(), strict=True):
+        text = row[real][None]
+        with ch.watch(specimen.model, keep=keep) as one:
+            generate(text, attention_mask=torch.ones_like(text), pad_token_id=pad, **options)
+        alone.append(one)
+    assert len(alone[short][-1].steps) == step + 1 < 5 == len(together[-1].steps)
+    assert_sums_are_those_of(together, alone)
+
+
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_drafts_that_were_refused_are_no_queries_of_the_text(name, stored, zoo, tmp_path):

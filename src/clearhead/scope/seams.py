@@ -18,6 +18,7 @@ from clearhead.attend.overrides import called_by, overriding
 from clearhead.scope import interface, multihead, softmax
 from clearhead.scope.added import Added, added_keys
 from clearhead.scope.dispatch import Kernel
+from clearhead.scope.ended import Ended
 from clearhead.scope.interface import Asked
 from clearhead.scope.modules import Frame, Running
 from clearhead.scope.replaced import original, pytorch_s_own, replacement
@@ -71,6 +72,8 @@ class Seams(TorchFunctionMode):
         self._numbers = {name: number for number, name in enumerate(attentions)}
         self._attentions = frozenset(self._numbers)
         self._memory = Memory()
+        self.ended = Ended()
+        """Which texts of the batch that `generate` writes have ended."""
         self._is_quiet = False
         self._pending: softmax.Pending | None = None
 
@@ -351,6 +354,9 @@ class Seams(TorchFunctionMode):
             valid = valid[:, : self._written(Tq, valid.shape[1])]  # a mask may have room for tokens to come
             fits = valid.shape == (B, Tq) or (ids_q is not None and valid.shape[1] > Tq)
             valid = valid[:, -Tq:] if fits else None
+        going_on = None if ids_q is None else self.ended.going_on(ids_q)
+        if going_on is not None:
+            valid = going_on[:, None].expand(B, Tq) if valid is None else valid & going_on[:, None]
         if kind == "cross":
             return ids_q, self._memory.elsewhere({f.name for f in self.running.stack}, B, Tk), valid
         if ids_q is None:

@@ -123,6 +123,7 @@ class Watch(Generic[R]):
         self._seams = Seams(self._running, self._attentions, self._recorder, self._layers, self._kernels)
         with ExitStack() as switches:
             switches.enter_context(self._running)
+            switches.enter_context(self._seams.ended)
             switches.enter_context(looked_at_by(Beneath(self._seams)))
             switches.enter_context(looked_at_by(self._seams))
             switches.enter_context(self._seams)
