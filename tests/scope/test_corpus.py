@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,51 @@ def test_a_file_is_read_in_pieces(piece: int, tmp_path: Path, monkeypatch: pytes
     assert (good.text, good.size) == ("Zwei Kätzchen, 三只小猫.", (tmp_path / "a.txt").stat().st_size)
     assert bad.problem == ("undecodable", "its byte 9 is 0xff, which is no UTF-8")
     assert half.problem == ("undecodable", "its byte 0 is 0xc3, which is no UTF-8")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 100])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_beyond_the_limit_is_reported_and_the_next_lines_are_read(
+    piece: int, end: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "PIECE", piece)
+    monkeypatch.setattr(corpus, "LINE", 18)
+    file = tmp_path / "corpus.jsonl"
+    lines = [b'{"text": "short"}', b'{"text": "longer"}', b"[" * 5000, b"", '{"text": "ä"}'.encode(), b"x" * 18 + b"y"]
+    file.write_bytes(b"\n".join(lines) + end)
+    documents = list(Corpus(file))
+    assert [document.name for document in documents] == [f"corpus.jsonl:{n}" for n in range(1, 7)]
+    assert [document.text for document in documents] == ["short", "", "", "\n", "ä", ""]
+    assert [document.problem for document in documents if document.problem] == [
+        (
+            "line too long",
+            f"line {n} of corpus.jsonl has {size:,} bytes, {size - 18:,} more than the limit of 18; "
+            "split it into several lines, one document each",
+        )
+        for n, size in ((2, 19), (3, 5001), (6, 19 + len(end)))
+    ]
+    assert sum(document.size for document in documents) == Corpus(file).size
+
+
+def test_of_a_line_beyond_the_limit_no_more_than_the_limit_and_a_few_pieces_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = 2**16
+    monkeypatch.setattr(corpus, "PIECE", piece)
+    monkeypatch.setattr(corpus, "LINE", 4 * piece)
+    file = tmp_path / "one_line.txt"
+    with file.open("wb") as data:
+        data.truncate(256 * piece)  # zeros, which take no room on the disk
+        data.seek(0, os.SEEK_END)
+        data.write(b"\nA cat.")
+    tracemalloc.start()
+    try:
+        long, short = Corpus(file)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert long.problem is not None and (long.size, short.text) == (256 * piece + 1, "A cat.")
+    assert most < 10 * piece
 
 
 def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path) -> None:

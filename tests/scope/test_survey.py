@@ -21,9 +21,10 @@ import clearhead as ch
 from clearhead import ClearheadError, WatchWarning
 from clearhead.models.checkpoints import Opened, open_model
 from clearhead.scope import checkpoint as checkpoints
+from clearhead.scope import corpus as corpora
 from clearhead.scope import survey as surveying
 from clearhead.scope.columns import MAIN, NAMES
-from clearhead.scope.corpus import Document
+from clearhead.scope.corpus import Corpus, Document
 from clearhead.scope.moments import student
 from clearhead.scope.record import Record
 from clearhead.scope.survey import Progress, Surveyed, survey, weights_sum
@@ -351,6 +352,20 @@ def test_going_on_gives_the_same_bits_and_reads_the_rest_alone(run: Callable[...
     assert told(found) == told(run(["", *TEXTS]))
     assert read == [4, 5, 6]
     assert list(interrupted.parent.iterdir()) == []  # all is done
+
+
+def test_going_on_after_a_line_beyond_the_limit_gives_the_same_bits(
+    run: Callable[..., Surveyed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "LINE", 100)
+    file, checkpoint = tmp_path / "texts.txt", tmp_path / "checkpoint"
+    file.write_text("\n".join([*TEXTS[:2], "cat" * 100, *TEXTS[2:], "dog" * 100]))
+    whole = run(Corpus(file))
+    assert whole.documents == len(TEXTS) and whole.noted == {"line too long": ["texts.txt:3", "texts.txt:7"]}
+    with pytest.raises(KeyboardInterrupt):
+        run(Corpus(file), checkpoint=checkpoint, report=stop_after(4))
+    monkeypatch.setattr(corpora, "PIECE", 7)  # how a file is read changes no digest
+    assert told(run(Corpus(file), checkpoint=checkpoint, resume=True)) == told(whole)
 
 
 def test_ctrl_c_amid_a_document_loses_that_document_alone(

@@ -7,11 +7,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from clearhead.errors import ClearheadError
 
 PIECE = 2**20
 """How many bytes of a file are read at a time."""
+LINE = 2**26
+"""The longest line that is read, in bytes with its newline: 64 MiB. A longer one is reported and skipped."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -35,7 +38,8 @@ class Corpus:
     A folder's documents are all its files, in its subfolders too, by name; what begins with a dot is left out.
     Links to folders, FIFOs and devices are given as documents that can't be read, as they may have no end.
     A file is JSON lines if its name ends in .jsonl, .ndjson or .json; their text stands in `field`. All are in
-    UTF-8. A document that can't be read is given too, with what is wrong.
+    UTF-8. A document that can't be read is given too, with what is wrong; so is a line longer than `LINE` bytes,
+    of which no more than that is held.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
@@ -87,9 +91,13 @@ class Corpus:
     def _of_lines(self, path: Path) -> Iterator[Document]:
         is_json = path.suffix.lower() in JSON_LINES
         try:
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    document = _decoded(f"{_shown(path.name)}:{number}", line)
+            with path.open("rb") as file:
+                for number, (line, size) in enumerate(_lines(file), 1):
+                    name = f"{_shown(path.name)}:{number}"
+                    if line is None:
+                        yield Document(name, "", _too_long(_shown(path.name), number, size), size)
+                        continue
+                    document = _decoded(name, line)
                     yield self._of_json(document) if is_json and not document.problem else document
         except OSError as error:
             raise ClearheadError(f"The corpus {path} cannot be read: {error.strerror}.") from error
@@ -144,13 +152,36 @@ def _read(name: str, file: Path) -> Document:
             before += len(piece)
 
 
+def _lines(file: BinaryIO) -> Iterator[tuple[bytearray | None, int]]:
+    """Each line and its size in bytes, read in pieces; None for a line longer than LINE, which is skipped."""
+    line, size = bytearray(), 0
+    while piece := file.readline(PIECE):
+        size += len(piece)
+        if size <= LINE:
+            line += piece
+        else:
+            line.clear()
+        if piece.endswith(b"\n"):
+            yield (line if size <= LINE else None), size
+            line, size = bytearray(), 0
+    if size:  # the last line, without a newline
+        yield (line if size <= LINE else None), size
+
+
+def _too_long(file: str, number: int, size: int) -> tuple[str, str]:
+    return "line too long", (
+        f"line {number} of {file} has {size:,} bytes, {size - LINE:,} more than the limit of {LINE:,}; "
+        "split it into several lines, one document each"
+    )
+
+
 def _kind(mode: int) -> str:
     """What stands there that is no file."""
     kinds = {stat.S_IFDIR: "a link to a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _decoded(name: str, data: bytes) -> Document:
+def _decoded(name: str, data: bytearray) -> Document:
     try:
         return Document(name, data.decode("utf-8").removeprefix("\ufeff"), None, len(data))
     except UnicodeDecodeError as error:
