@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(zoo):
     with pytest.raises(ClearheadError, match=r"5 queries to 5 keys of another text\. Name those that did: layers="):
         clip.alike()
     llama = watched(zoo["llama"]())
-    with pytest.raises(ClearheadError, match="got queries = 0, expected at least 1"):
+    with pytest.raises(ClearheadError, match="queries: got 0, expected a whole number, 1 or more"):
         llama.alike(0)
     with pytest.raises(ClearheadError, match="there is no layer 2"):
         llama.alike(layers=[2])

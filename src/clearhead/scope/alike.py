@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearhead.attend.arguments import count
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, layers_of_one_text, same_text
 from clearhead.scope.clusters import Merge, cut, in_plane, merges
@@ -104,12 +106,12 @@ class Alike:
 @torch.no_grad()
 def alike(
     record: Layered,
-    queries: int = QUERIES,
+    queries: SupportsIndex = QUERIES,
     *,
-    layers: Iterable[int | str] | None = None,
+    layers: Iterable[SupportsIndex | str] | None = None,
     against: Layered | None = None,
-    sequence: int = -1,
-    batch: int = 0,
+    sequence: SupportsIndex = -1,
+    batch: SupportsIndex = 0,
 ) -> Alike:
     """How alike all heads of all layers are: the mean over queries of `js_distance` between their rows.
 
@@ -123,8 +125,8 @@ def alike(
         against: the record of a baseline that read the same text, such as `randomised(model)`.
         sequence, batch: the text, if the model read several.
     """
-    if queries < 1:
-        raise ClearheadError(f"alike: got queries = {queries}, expected at least 1.")
+    most = count("alike: queries", queries)
+    layers = None if layers is None else list(layers)  # read twice, if there is a baseline
     chosen = layers_of_one_text(record, layers, sequence, "alike")
     heads = [(number, head) for number, layer in chosen.items() for head in range(layer.heads)]
     if len(heads) < 2:
@@ -132,7 +134,7 @@ def alike(
     there = _queries(list(chosen.values()), batch)
     if len(there) == 0:
         raise ClearheadError("alike: no query of this text sees a key in every head, so there is nothing to compare.")
-    n = min(queries, len(there))
+    n = min(most, len(there))
     middles = (2 * torch.arange(n) + 1) * len(there) // (2 * n)
     total = torch.zeros(len(heads), len(heads), dtype=torch.float64)
     for rows in _rows(list(chosen.values()), there[middles], batch):
@@ -146,11 +148,11 @@ def alike(
         other = layers_of_one_text(against, layers, sequence, "alike")
         if not same_text(next(iter(chosen.values())), next(iter(other.values()))):
             raise ClearheadError("alike: the baseline read another text; run it on the same inputs.")
-        baseline = alike(against, queries, layers=layers, sequence=sequence, batch=batch)
+        baseline = alike(against, most, layers=layers, sequence=sequence, batch=batch)
     return Alike(heads, (total / n).float(), n, len(there), baseline)
 
 
-def _queries(layers: list[Layer], batch: int) -> Int[Tensor, " n"]:
+def _queries(layers: list[Layer], batch: SupportsIndex) -> Int[Tensor, " n"]:
     """The queries that are no padding and see some key in every head."""
     last = layers[0].steps[-1]
     b = index(batch, "batch", last.shape[0])
@@ -160,7 +162,7 @@ def _queries(layers: list[Layer], batch: int) -> Int[Tensor, " n"]:
     return counted.nonzero()[:, 0].cpu()
 
 
-def _rows(layers: list[Layer], queries: Int[Tensor, " n"], batch: int) -> Iterator[Float[Tensor, "N Tk"]]:
+def _rows(layers: list[Layer], queries: Int[Tensor, " n"], batch: SupportsIndex) -> Iterator[Float[Tensor, "N Tk"]]:
     """For each query the rows of all heads, each row summing to 1."""
     heads, Tk = sum(layer.heads for layer in layers), layers[0].lengths[1]
     for some in queries.split(max(1, ROWS_AT_A_TIME // (heads * Tk))):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 from torch import Tensor
 
@@ -22,12 +22,21 @@ class Layered(Protocol):
     def layers(self) -> list[Layer]:
         """All of them."""
 
-    def __getitem__(self, layer: str | int, /) -> Layer:
+    def __getitem__(self, layer: str | SupportsIndex, /) -> Layer:
         """One of them."""
 
 
+def numbered(record: Layered, layer: str | SupportsIndex, what: str) -> tuple[int, Layer]:
+    """One layer, given by number or name, with its number from 0. `what` is the caller, for the sentence."""
+    found: object = record[layer]
+    for number, one in enumerate(record.layers):
+        if one is found:
+            return number, one
+    raise ClearheadError(f"{what}: got layer {layer!r}, expected one layer, by its number or its module's name.")
+
+
 def layers_of_one_text(
-    record: Layered, layers: Iterable[int | str] | None, sequence: int, what: str
+    record: Layered, layers: Iterable[SupportsIndex | str] | None, sequence: SupportsIndex, what: str
 ) -> dict[int, Layer]:
     """The layers asked for, all if None, by number and in order, with one sequence each.
 
@@ -35,10 +44,10 @@ def layers_of_one_text(
     `what` is who asks, for the sentence.
     """
     everything = record.layers
-    wanted = everything if layers is None else [record[layer] for layer in layers]
-    if not wanted:
+    wanted = range(len(everything)) if layers is None else [numbered(record, layer, what)[0] for layer in layers]
+    numbers = sorted(set(wanted))
+    if not numbers:
         raise ClearheadError(f"{what}: no layer was chosen, or none was seen; expected at least one.")
-    numbers = sorted({next(n for n, one in enumerate(everything) if one is layer) for layer in wanted})
     chosen = {n: everything[n].sequence(sequence) for n in numbers}
     first, *others = chosen.values()
     for other in others:
@@ -77,7 +86,7 @@ def only_step(layer: Layer, what: str) -> Step:
     return layer.steps[0]
 
 
-def part_of(weights: Weights, batch: int, head: int | None = None) -> Weights:
+def part_of(weights: Weights, batch: SupportsIndex, head: SupportsIndex | None = None) -> Weights:
     """The weights of one text of the batch, and of one head unless all are wanted: a pass then costs one head's."""
     B, H, _, _ = weights.shape
     b = index(batch, "batch", B)

@@ -1,13 +1,14 @@
 """Copying: whether what a head moves raises the logit of the very token that it looks at."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearhead.errors import ClearheadError
+from clearhead.scope.indexing import index
 from clearhead.scope.modules import named_modules
 from clearhead.scope.sighting import Sighting
 from clearhead.scope.watch import Watch
@@ -27,9 +28,11 @@ class Copying:
     unknown: dict[str, str] = field(default_factory=dict)
     """Why the others' can't be said."""
 
-    def of(self, name: str, head: int) -> float:
+    def of(self, name: str, head: SupportsIndex) -> float:
         """The score of one head, NaN where it is not known."""
-        return float(self.scores[name][head]) if name in self.scores else float("nan")
+        if name not in self.scores:
+            return float("nan")
+        return float(self.scores[name][index(head, f"head of {name}", len(self.scores[name]))])
 
 
 @torch.no_grad()

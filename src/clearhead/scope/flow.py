@@ -1,7 +1,8 @@
 """Flow: attention rollout, from chosen tokens of the output down to the tokens of the input."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError
 from clearhead.scope.chosen import Layered, each, layers_of_one_text, only_step, part_of
-from clearhead.scope.indexing import index, indices
+from clearhead.scope.indexing import Indices, index, indices
 from clearhead.scope.weights import Weights
 
 
@@ -38,12 +39,12 @@ class Flow:
 @torch.no_grad()
 def flow(
     record: Layered,
-    tokens: int | Sequence[int] = -1,
+    tokens: Indices = -1,
     *,
-    layers: Iterable[int | str] | None = None,
-    heads: Iterable[tuple[int, int]] | None = None,
-    sequence: int = -1,
-    batch: int = 0,
+    layers: Iterable[SupportsIndex | str] | None = None,
+    heads: Iterable[tuple[SupportsIndex, SupportsIndex]] | None = None,
+    sequence: SupportsIndex = -1,
+    batch: SupportsIndex = 0,
 ) -> Flow:
     """Attention rollout (Abnar & Zuidema 2020) of chosen output tokens.
 
@@ -69,7 +70,7 @@ def flow(
             tokens in an earlier call; for tokens that are padding.
     """
     chosen = layers_of_one_text(record, layers, sequence, "flow")
-    averaged = _averaged({number: layer.heads for number, layer in chosen.items()}, heads)
+    averaged = _averaged({number: layer.heads for number, layer in chosen.items()}, heads, len(record.layers))
     for layer in chosen.values():
         if layer.kind == "cross":
             raise ClearheadError(
@@ -84,7 +85,7 @@ def flow(
             "watch one forward pass over the whole text, without a cache."
         )
     b = index(batch, "batch", B)
-    positions = indices(list(tokens) if isinstance(tokens, Sequence) else tokens, "token", T)
+    positions = indices(tokens, "token", T)
     if len(positions) == 0:
         raise ClearheadError("flow: got no tokens, expected the positions of one or more.")
     real = next(iter(steps.values())).real
@@ -102,15 +103,21 @@ def flow(
     return Flow(torch.stack(shares[::-1]), positions.tolist(), list(steps))
 
 
-def _averaged(heads_of: dict[int, int], chosen: Iterable[tuple[int, int]] | None) -> dict[int, Float[Tensor, " H"]]:
-    """For each layer what each head counts in the mean: 1 / H, or nothing where others were chosen."""
+def _averaged(
+    heads_of: dict[int, int], chosen: Iterable[tuple[SupportsIndex, SupportsIndex]] | None, layers: int
+) -> dict[int, Float[Tensor, " H"]]:
+    """For each layer what each head counts in the mean: 1 / H, or nothing where others were chosen.
+
+    `layers` is the number of layers of the record.
+    """
     if chosen is None:
         return {layer: torch.full((H,), 1 / H) for layer, H in heads_of.items()}
     count = {layer: torch.zeros(H) for layer, H in heads_of.items()}
     for layer, head in chosen:
-        if layer not in count:
-            raise ClearheadError(f"flow: heads names layer {layer}; the layers gone through are {list(count)}.")
-        count[layer][indices(head, "head", heads_of[layer])] = 1
+        number = index(layer, "flow: layer in heads", layers)
+        if number not in count:
+            raise ClearheadError(f"flow: heads names layer {number}; the layers gone through are {list(count)}.")
+        count[number][index(head, "flow: head in heads", heads_of[number])] = 1
     return {layer: one / one.sum().clamp(min=1) for layer, one in count.items()}
 
 

@@ -1,11 +1,13 @@
 """A region of one head's weights, pooled to a picture of any size: a street map of attention."""
 
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from jaxtyping import Float
 from torch import Tensor
 
-from clearhead.scope.chosen import Layered, only_step, part_of
+from clearhead.scope.chosen import Layered, numbered, only_step, part_of
+from clearhead.scope.indexing import index
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +36,14 @@ class Region:
 
 def region(
     record: Layered,
-    layer: int | str,
-    head: int,
+    layer: SupportsIndex | str,
+    head: SupportsIndex,
     rows: slice | None = None,
     columns: slice | None = None,
     size: tuple[int, int] = (1024, 1024),
     *,
-    sequence: int = -1,
-    batch: int = 0,
+    sequence: SupportsIndex = -1,
+    batch: SupportsIndex = 0,
 ) -> Region:
     """The weights of one head of a layer, pooled to `size` = (height, width), from q, k and each row's peak.
 
@@ -52,15 +54,15 @@ def region(
 
     If the model read several texts, `sequence` and `batch` choose one.
     """
-    whole = record[layer]
-    weights = part_of(only_step(whole.sequence(sequence), "map").weights, batch, head)
+    number, whole = numbered(record, layer, "map")
+    h = index(head, "head", whole.heads)
+    weights = part_of(only_step(whole.sequence(sequence), "map").weights, batch, h)
     _, _, Tq, Tk = weights.shape
     picture = weights.map(rows, columns, size)[0, 0]
-    number = next(n for n, one in enumerate(record.layers) if one is whole)
     return Region(
         picture,
         number,
-        head % whole.heads,
+        h,
         whole.name,
         range(*(rows or slice(None)).indices(Tq)),
         range(*(columns or slice(None)).indices(Tk)),

@@ -111,10 +111,13 @@ class Weights:
         return self.rows(range(Tq), head, batch)
 
     @torch.no_grad()
-    def at(self, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], batch: int = 0) -> Float[Tensor, "H pairs"]:
+    def at(
+        self, i: Int[Tensor, " pairs"], j: Int[Tensor, " pairs"], batch: SupportsIndex = 0
+    ) -> Float[Tensor, "H pairs"]:
         """w[i, j] of single pairs: O(D) each, no pass over anything. A hidden pair's weight is 0."""
+        b = index(batch, "batch", self.shape[0])
         some = range(0, max(len(i), 1), PAIRS_AT_A_TIME)
-        parts = [self._at(i[a : a + PAIRS_AT_A_TIME], j[a : a + PAIRS_AT_A_TIME], batch) for a in some]
+        parts = [self._at(i[a : a + PAIRS_AT_A_TIME], j[a : a + PAIRS_AT_A_TIME], b) for a in some]
         return torch.cat(parts, -1)
 
     def _at(self, i: Tensor, j: Tensor, batch: int) -> Tensor:

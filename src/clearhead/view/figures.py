@@ -14,7 +14,7 @@ import torch
 from clearhead.attend.arguments import whole_number
 from clearhead.errors import ClearheadError
 from clearhead.scope.alike import Alike, alike
-from clearhead.scope.chosen import only_step, part_of
+from clearhead.scope.chosen import numbered, only_step, part_of
 from clearhead.scope.columns import ROLES
 from clearhead.scope.compare import Comparison
 from clearhead.scope.indexing import index
@@ -54,7 +54,9 @@ class Figure:
         return draw.rendered(self.what, "svg").decode()
 
 
-def figure(record: Record, kind: str, layer: int | str | None, head: SupportsIndex | None, **options: Any) -> Figure:
+def figure(
+    record: Record, kind: str, layer: SupportsIndex | str | None, head: SupportsIndex | None, **options: Any
+) -> Figure:
     """The figure of this kind; see `Seen.figure`."""
     if kind not in KINDS:
         raise ClearheadError(f"figure: got {kind!r}, expected one of {', '.join(KINDS)}.")
@@ -77,7 +79,7 @@ def figure(record: Record, kind: str, layer: int | str | None, head: SupportsInd
 
 def _lines(
     record: Record,
-    layer: int | str,
+    layer: SupportsIndex | str,
     head: int,
     query: int | None = None,
     rows: slice | None = None,
@@ -112,7 +114,7 @@ def _lines(
 
 def _map(
     record: Record,
-    layer: int | str,
+    layer: SupportsIndex | str,
     head: int,
     rows: slice | None = None,
     columns: slice | None = None,
@@ -142,7 +144,7 @@ def _model(record: Record, by: str | None = None, sequence: int = -1, batch: int
 
 def _product(
     record: Record,
-    layer: int | str,
+    layer: SupportsIndex | str,
     head: int,
     query: int | None = None,
     key: int | None = None,
@@ -192,8 +194,8 @@ def _telling(layer: Layer, head: int, batch: int, query: int | None, key: int | 
     return i, j
 
 
-def _roles(record: Record, layer: int | str, head: int) -> drawings.Roles:
-    one = record[layer]
+def _roles(record: Record, layer: SupportsIndex | str, head: int) -> drawings.Roles:
+    one = numbered(record, layer, "figure")[1]
     head = index(head, "head", one.heads)
     row = list(one.summary().rows(one.heads))[head]
     scores = [(role, row[role], row[f"{role}_uniform"]) for role in ROLES if math.isfinite(row[role])]
@@ -218,7 +220,7 @@ def _report(record: Record, sequence: int = -1, batch: int = 0) -> drawings.Repo
 
 def _patches(
     record: Record,
-    layer: int | str,
+    layer: SupportsIndex | str,
     head: int,
     image: object = None,
     query: int | None = None,
@@ -263,13 +265,13 @@ def compared(comparison: Comparison, by: str | None, top: int) -> drawings.Compa
     return drawings.Compared(sizes, by, listed)
 
 
-def _one(record: Record, layer: int | str, sequence: int) -> Layer:
-    return record[layer].sequence(sequence)
+def _one(record: Record, layer: SupportsIndex | str, sequence: int) -> Layer:
+    return numbered(record, layer, "figure")[1].sequence(sequence)
 
 
-def _name(record: Record, layer: int | str, head: int) -> str:
-    whole = record[layer]
-    return f"layer {next(n for n, one in enumerate(record.layers) if one is whole)}, head {head} ({whole.name})"
+def _name(record: Record, layer: SupportsIndex | str, head: int) -> str:
+    number, whole = numbered(record, layer, "figure")
+    return f"layer {number}, head {head} ({whole.name})"
 
 
 KINDS: dict[str, Callable[..., Any]] = {

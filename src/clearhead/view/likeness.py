@@ -1,7 +1,7 @@
 """Likeness: which heads do the same, as a page tells it, where that takes no longer than a few seconds."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -20,7 +20,7 @@ LEAST = 6
 """Fewer queries than that say too little."""
 
 
-def likeness(seen: Layered, sequence: int = -1, batch: int = 0) -> dict[str, Any]:
+def likeness(seen: Layered, sequence: SupportsIndex = -1, batch: SupportsIndex = 0) -> dict[str, Any]:
     """The distances between heads as the report shows them: points in a plane, the clusters, a sentence.
 
     Of the attentions that read one text, if there are several kinds (an encoder's, a decoder's), those with most

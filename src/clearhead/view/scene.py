@@ -71,7 +71,7 @@ class Scene:
         *,
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
-        sequence: int = -1,
+        sequence: SupportsIndex = -1,
         batch: SupportsIndex = 0,
         image: object = None,
     ):

@@ -51,7 +51,7 @@ class Seen(Record):
         facts: Mapping[str, str] | None = None,
         most: int = MOST,
         budget: int | float | str = BUDGET,
-        sequence: int = -1,
+        sequence: SupportsIndex = -1,
         batch: SupportsIndex = 0,
         image: object = None,
         force: bool = False,
@@ -75,7 +75,7 @@ class Seen(Record):
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
         budget: int | float | str = NOTEBOOK,
-        sequence: int = -1,
+        sequence: SupportsIndex = -1,
         batch: SupportsIndex = 0,
         image: object = None,
     ) -> "Widget":
@@ -96,7 +96,7 @@ class Seen(Record):
         return Widget(scene, height=height, budget=in_bytes(budget, "budget"))
 
     def figure(
-        self, kind: str, layer: int | str | None = None, head: SupportsIndex | None = None, **options: Any
+        self, kind: str, layer: SupportsIndex | str | None = None, head: SupportsIndex | None = None, **options: Any
     ) -> Figure:
         """A figure for a paper or a notebook, drawn by matplotlib with no browser: `.save("x.pdf")`, .svg or .png.
 
@@ -133,7 +133,7 @@ class Seen(Record):
         *,
         title: str | None = None,
         facts: Mapping[str, str] | None = None,
-        sequence: int = -1,
+        sequence: SupportsIndex = -1,
         batch: SupportsIndex = 0,
         image: object = None,
     ) -> Scene:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clearhead.scope.indexing import index
 from clearhead.scope.layer import Layer
 from clearhead.scope.pieces import words_of
 from clearhead.scope.words import Tokenizer, spelled
@@ -84,11 +85,12 @@ def as_read(layer: Layer, texts: Sequence[str], ids: Tensor | None) -> str:
 
 def query_ids(layer: Layer, batch: int) -> Int[Tensor, " Tq"] | None:
     """The tokens of the queries, if they are known."""
-    asked = [step.ids_q[batch] for step in layer.steps if step.ids_q is not None]
+    b = index(batch, "batch", layer.steps[0].shape[0])
+    asked = [step.ids_q[b] for step in layer.steps if step.ids_q is not None]
     return torch.cat(asked) if len(asked) == len(layer.steps) else None
 
 
 def key_ids(layer: Layer, batch: int) -> Int[Tensor, " Tk"] | None:
     """The tokens of the keys, if they are known; a key that was added has none."""
     last = max(layer.steps, key=lambda step: step.shape[3])
-    return None if last.ids_k is None else last.ids_k[batch]
+    return None if last.ids_k is None else last.ids_k[index(batch, "batch", last.shape[0])]
