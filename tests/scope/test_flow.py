@@ -143,8 +143,8 @@ def test_what_rollout_does_not_speak_of_is_refused_in_a_sentence(zoo):
         seen.flow(layers=["decoder.block.0.layer.1.EncDecAttention"])
     with pytest.raises(ClearheadError, match="token 8 is padding; choose among the text's own tokens"):
         seen.flow(-1, layers=[0, 1], batch=1)
-    with pytest.raises(ClearheadError, match=r"heads names layer 7; the layers gone through are \[0, 1\]"):
-        seen.flow(0, layers=[0, 1], heads=[(7, 0)])
+    with pytest.raises(ClearheadError, match=r"heads names layer 5; the layers gone through are \[0, 1\]"):
+        seen.flow(0, layers=[0, 1], heads=[(5, 0)])
     with pytest.raises(ClearheadError, match="flow: got no tokens, expected the positions of one or more"):
         seen.flow([], layers=[0, 1])
     with pytest.raises(ClearheadError, match="token: got 9, but there are 9, counted from 0"):
