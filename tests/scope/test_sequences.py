@@ -1,5 +1,6 @@
 """Texts that a model reads or writes together are seen as each is alone, whatever the batch does to their places."""
 
+from dataclasses import fields
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 import clearhead as ch
 from clearhead import ClearheadError, WatchWarning
+from clearhead.attend.statistics import Statistics
 from clearhead.scope.record import Record
 from clearhead.scope.summary import Summary
 from tests.scope.test_own_models import tiny
@@ -85,6 +87,42 @@ def test_a_text_that_leaves_an_uneven_batch_ends_and_the_others_go_on(leaving):
         alone.append(one)
     assert [seen[1].sequence(n).lengths[0] for n in range(3)] == [len(text) for text in whole]
     assert_sums_are_those_of(seen, alone)
+
+
+@pytest.mark.parametrize("keep", ["qk", "statistics"])
+@pytest.mark.parametrize("staying", [[1, 2], [0, 1], [2]])
+def test_what_is_seen_stays_with_its_text_when_others_leave_an_even_batch(staying, keep):
+    model, prompts, new = tiny(), [[5, 6, 7], [3, 4, 9], [8, 2, 7]], [[21, 22], [23, 24], [25, 26]]
+    with torch.no_grad(), ch.watch(model, keep=keep) as seen:
+        caches = model.caches()
+        model(torch.tensor(prompts), caches=caches)
+        for cache in caches:
+            cache.take(torch.tensor(staying))
+        for step in (0, 1):
+            model(torch.tensor([new[n][step : step + 1] for n in staying]), caches=caches)
+    alone = []
+    for n, prompt in enumerate(prompts):
+        with torch.no_grad(), ch.watch(model, keep=keep) as one:
+            caches = model.caches()
+            model(torch.tensor([prompt]), caches=caches)
+            for step in range(2 if n in staying else 0):
+                model(torch.tensor([new[n][step : step + 1]]), caches=caches)
+        alone.append(one)
+    assert_sums_are_those_of(seen, alone)
+    for number, layer in enumerate(seen.layers):
+        assert len(layer.sequences) == 2
+        places = [(0, n, n, 0, 3) for n in range(3)] + [(1, place, n, 3, 5) for place, n in enumerate(staying)]
+        for sequence, place, n, start, stop in places:
+            ours, one = layer.sequence(sequence), alone[n][number]
+            assert ours.queries(place) == one.queries()[start:stop]
+            assert ours.keys(place) == one.keys()[:stop]
+            for f in fields(Statistics):
+                values, expected = getattr(ours.statistics, f.name), getattr(one.statistics, f.name)
+                torch.testing.assert_close(values[place], expected[0, :, start:stop], rtol=1e-4, atol=1e-5)
+            if keep == "qk":
+                expected = one.rows(range(start, stop))[..., :stop]
+                rows = ours.rows(range(stop - start), batch=place)
+                torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_decode_over_a_cache_of_unlike_lengths_is_seen_sequence_by_sequence():

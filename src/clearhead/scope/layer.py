@@ -106,7 +106,8 @@ class Layer:
     """One attention of a model. Its queries are counted through the steps of a generation, as positions are.
 
     `rows` and `top` speak of one sequence: a text, with the tokens that were generated after it. If the model
-    read several in one watch, say which: `layer.sequence(0).rows(...)`.
+    read several in one watch, say which: `layer.sequence(0).rows(...)`. Where texts leave a batch, as those that end
+    in `generate` of our models do, the others go on as the next sequence, whose rows are the texts that stay.
     """
 
     name: str

@@ -22,7 +22,8 @@ def continued(layer: Layer, call: Call, sighting: Sighting) -> list[Step]:
     """The sequence that a call goes on with; an empty list, which is a new one, if it goes on with none.
 
     It is the one whose newest key is the last of those that the call finds in its cache, whichever texts were read in
-    between. A batch of beams may come in another order.
+    between. A batch of beams may come in another order. A batch that texts have left goes on as a new sequence, with a
+    row for each text that stays.
 
     Where the cache was cut inside the last call of a sequence, the tokens beyond were refused, as drafts of assisted
     decoding are: they are no part of the text, and their queries are dropped. A cache that was cut back to where the
@@ -46,7 +47,7 @@ def continued(layer: Layer, call: Call, sighting: Sighting) -> list[Step]:
 def _follows(layer: Layer, last: Step, call: Call, back: int, sighting: Sighting) -> bool:
     """Whether the key before a call's queries is the newest of a step, in each row."""
     newest, known = call.k[:, None, :, back - 1 : back], last.newest
-    if known.shape[1:] != newest.shape[2:] or (sighting.row is not None and len(known) > 1):
+    if known.shape != newest[:, 0].shape:  # texts have left the batch or joined it, so its rows are other texts
         return False
     if layer.kind == "cross" and last.tokens != back:
         return False
