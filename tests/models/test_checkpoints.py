@@ -171,7 +171,7 @@ def test_weights_that_the_checkpoint_lacks_are_warned_of(tmp_path: Path) -> None
 
 def test_a_damaged_folder_is_refused_in_one_sentence(llama: str) -> None:
     Path(llama, "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ClearheadError, match="cannot be opened: ") as caught:
+    with pytest.raises(ClearheadError, match=r"cannot be opened \(") as caught:
         open_model(llama)
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ import transformers
 
 import clearhead as ch
 from clearhead.models.families import FAMILIES
-from clearhead.models.fields import check_config
+from clearhead.models.fields import ModelConfig, check
 
 LLAMA: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA |= {"vocab_size": 11, "max_position_embeddings": 8, "pad_token_id": None}
@@ -69,4 +69,5 @@ def test_a_damaged_config_loads_or_is_a_sentence(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
 def test_what_transformers_writes_by_default_is_accepted(kind: str) -> None:
-    check_config(json.loads(transformers.AutoConfig.for_model(kind).to_json_string(use_diff=False)), "config.json")
+    config = json.loads(transformers.AutoConfig.for_model(kind).to_json_string(use_diff=False))
+    check(ModelConfig, config, "config.json")

@@ -242,8 +242,14 @@ def test_a_class_that_is_not_known_is_named(tmp_path: Path) -> None:
         ({"vocab": {"a": 0}}, r"would be number 1; expected 7|cannot be read"),
         ({"vocab": [1]}, r"holds \[1\]; expected an object"),
         ({"special_tokens_map": None}, r"special_tokens_map\.json' holds null; expected an object"),
-        ({"special_tokens_map": {"unk_token": {}}}, r"The unk_token of the tokenizer is \{\}; expected a text"),
-        ({"tokenizer_config": {"tokenizer_class": 3}}, r"The tokenizer_class in '.*' is 3; expected a name"),
+        (
+            {"special_tokens_map": {"unk_token": {}}},
+            r"_map\.json' says unk_token = \{\}; expected a text",
+        ),
+        (
+            {"tokenizer_config": {"tokenizer_class": 3}},
+            r"_config\.json' says tokenizer_class = 3; expected a valid",
+        ),
         ({"config": {}}, r"its tokenizer is one that neither tokenizer_config\.json nor config\.json names; of oth"),
         ({"added_tokens": {"<x>": 7}}, r"The token '<x>' in '.*' would be number \d+; expected 7\. The files are not"),
     ],

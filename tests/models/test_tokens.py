@@ -176,11 +176,17 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
         ({"tokenizer_config": []}, r"tokenizer_config\.json' holds \[\]; expected an object"),
         ({"config": []}, r"config\.json' holds \[\]; expected an object"),
         ({"generation_config": None}, r"generation_config\.json' holds null; expected an object"),
-        ({"tokenizer_config": {"unk_token": {}}}, r"The unk_token of the tokenizer is \{\}; expected a text, or"),
-        ({"tokenizer_config": {"chat_template": [{"template": "a"}]}}, "chat_template in .* is list; expected a text"),
-        ({"tokenizer_config": {"chat_template": 3}}, "chat_template in .* is int; expected a text"),
-        ({"config": {"eos_token_id": "12"}}, r"eos_token_id in '.*/config\.json' is '12'; expected a number, or a"),
-        ({"config": {"eos_token_id": [3, None]}}, r"eos_token_id in .* is \[3, None\]; expected a number"),
+        (
+            {"tokenizer_config": {"unk_token": {}}},
+            r"_config\.json' says unk_token = \{\}; expected a text, or",
+        ),
+        (
+            {"tokenizer_config": {"chat_template": [{"template": "a"}]}},
+            r"says chat_template = .*; expected a text, or a",
+        ),
+        ({"tokenizer_config": {"chat_template": 3}}, "says chat_template = 3; expected a text, or a list"),
+        ({"config": {"eos_token_id": "12"}}, r"/config\.json' says eos_token_id\.0 = '12'; expected a valid int"),
+        ({"config": {"eos_token_id": [3, None]}}, r"says eos_token_id\.1 = None; expected a valid integer"),
     ],
 )
 def test_files_beside_the_tokenizer_that_are_broken_are_named(files: dict[str, Any], why: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError, first_line
+from clearhead.errors import ClearheadError, first_line, in_a_sentence
 from clearhead.models.converted import convert, copy_of
-from clearhead.models.folder_tokens import read_json
 from clearhead.models.known import KNOWN
+from clearhead.models.sentencepiece_file import check_sentencepiece
 from clearhead.models.tokens import tokenizer_of_gguf
 from clearhead.models.weights.gguf_file import Gguf
 from clearhead.models.weights.gguf_model import is_known
@@ -56,7 +57,8 @@ class Opened:
         for given in (text, pair) if pair is not None else (text,):
             check_text(given)
         split = self.model.config.is_encoder_decoder
-        with _quiet():  # of texts that are too long, which is said better here
+        broken = f"The tokenizer of '{self.name}' cannot encode this text"
+        with _quiet(), in_a_sentence(broken):  # quiet of texts that are too long, which is said better here
             inputs = self.tokenizer(text, None if split else pair, return_tensors="pt")
             if split:
                 decoded = self.tokenizer(text_target=pair or text, return_tensors="pt").input_ids
@@ -98,11 +100,12 @@ def open_model(name: str | Path = "smollm2", *, report: Report = lambda what: No
             local = only_local(name)
             report(f"opening {name}")
             with _one_sentence(name):
+                _check(source, local_files_only=local)
                 model, tokenizer = _load(source, local_files_only=local)
         elif source.is_dir():
             report(f"opening {name}")
-            _check_config(source)
             with _one_sentence(name):
+                _check(source)
                 model, tokenizer = _load(source)
         else:
             model, tokenizer = _from_gguf(source, name, report)
@@ -196,12 +199,30 @@ def refusals(name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_config(folder: Path) -> None:
-    """Has a config refused that no model can be built of, before Transformers tries for long."""
-    from clearhead.models.fields import check_config
+def _check(source: Path | str, *, local_files_only: bool = False) -> None:
+    """Raises ClearheadError for a file of which no model or tokenizer can be made, before Transformers reads it."""
+    from clearhead.models.fields import GenerationConfig, ModelConfig, read_json
+    from clearhead.models.tokenizer_fields import TokenizerConfig, TokenizerFile, Vocabulary
 
-    file = folder / "config.json"
-    check_config(read_json(file), str(file))
+    def found(name: str) -> Path | None:
+        where = {"_raise_exceptions_for_missing_entries": False, "local_files_only": local_files_only}
+        file = _transformers().utils.cached_file(source, name, **where)
+        return None if file is None else Path(file)
+
+    schemas: dict[str, type[Any]] = {
+        "config.json": ModelConfig,
+        "generation_config.json": GenerationConfig,
+        "tokenizer_config.json": TokenizerConfig,
+        "special_tokens_map.json": TokenizerConfig,
+        "added_tokens.json": Vocabulary,
+        "tokenizer.json": TokenizerFile,
+    }
+    for name, schema in schemas.items():
+        if file := found(name):
+            read_json(file, schema)
+    for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm"):
+        if file := found(name):
+            check_sentencepiece(file)
 
 
 def _load(source: Path | str, **kwargs: Any) -> tuple[Any, Any]:
@@ -312,12 +333,6 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def _one_sentence(name: str) -> Iterator[None]:
+def _one_sentence(name: str) -> AbstractContextManager[None]:
     """Whatever Transformers raises on a model that it cannot open, as one sentence."""
-    try:
-        yield
-    except ClearheadError:
-        raise
-    except Exception as error:
-        raise ClearheadError(f"The model '{name}' cannot be opened: {first_line(error)}") from error
+    return in_a_sentence(f"The model '{name}' cannot be opened", ".")

@@ -1,6 +1,5 @@
 """The tokenizer of a folder without tokenizer.json, made of the files that it was kept in before there was one."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, in_a_sentence
 from clearhead.models.gguf_tokens import CONTROL, ONCE, add_ends, backend_of, byte_level, tokenizers_package
 from clearhead.models.sentencepiece_file import read_sentencepiece
 
@@ -42,8 +41,6 @@ def backend_of_folder(folder: Path, model: str | None, said: Said) -> tuple[Any,
     Raises ClearheadError for a class of tokenizers that is not known, and for files that are broken.
     """
     name = said.get("tokenizer_class") or CLASSES.get(model or "") or (f"{model}'s" if model else UNSAID)
-    if not isinstance(name, str):
-        raise ClearheadError(f"The tokenizer_class in '{folder}' is {name!r}; expected a name. Get the files again.")
     kind = KINDS.get(name.removesuffix("Fast"))
     if kind is None:
         raise ClearheadError(
@@ -52,14 +49,10 @@ def backend_of_folder(folder: Path, model: str | None, said: Said) -> tuple[Any,
             f".save_pretrained('{folder}'); or set the model's tokenizer to None, and give it tokens."
         )
     special = {**kind.special, **{role: token for role, token in roles_of(said).items() if token}}
-    try:
+    with in_a_sentence(f"The tokenizer in '{folder}' cannot be read"):
         backend = kind.make(folder, said)
         extra = [f"<extra_id_{n}>" for n in reversed(range(said.get("extra_ids", kind.extra)))]
         _add(backend, folder, said, [*special.values(), *extra])
-    except ClearheadError:
-        raise
-    except Exception as error:  # the package raises no other
-        raise ClearheadError(f"The tokenizer in '{folder}' cannot be read ({error}); get it again.") from error
     before, after = _ends(kind.before, "bos_token", said), _ends(kind.after, "eos_token", said)
     add_ends(backend, [special.get(end, end) for end in before], [special.get(end, end) for end in after])
     return backend, special
@@ -72,31 +65,25 @@ def _ends(ends: tuple[str, ...], role: str, said: Said) -> tuple[str, ...]:
 
 
 def roles_of(said: Said) -> dict[str, str]:
-    """The special tokens that a folder names, by their roles: `bos_token`, `eos_token`, ...
-
-    Raises ClearheadError for one that has no text.
-    """
-    named: dict[str, Any] = {
+    """The special tokens that a folder names, by their roles: `bos_token`, `eos_token`, ..."""
+    named = {
         role: token.get("content") if isinstance(token, dict) else token
         for role, token in said.items()
-        if role.endswith("_token") and isinstance(token, dict | str)
+        if role.endswith("_token")
     }
-    for role, token in named.items():
-        if not isinstance(token, str):
-            raise ClearheadError(
-                f"The {role} of the tokenizer is {said[role]!r}; expected a text, or an object with its 'content'. Get "
-                "tokenizer_config.json and special_tokens_map.json again."
-            )
-    return named
+    return {role: token for role, token in named.items() if isinstance(token, str)}
 
 
 def _add(backend: Any, folder: Path, said: Said, special: list[str]) -> None:
     """The tokens that stand whole in a text: those that are not in the vocabulary get the numbers that follow."""
+    from clearhead.models.fields import read_json
+    from clearhead.models.tokenizer_fields import Vocabulary
+
     tokenizers = tokenizers_package()
     more = said.get("additional_special_tokens") or ()
     special = special + [token["content"] if isinstance(token, dict) else token for token in more]
     entries: dict[str, dict[str, Any]] = {}
-    for token, number in read_json(folder / "added_tokens.json").items():
+    for token, number in read_json(folder / "added_tokens.json", Vocabulary).items():
         entries[token] = {"number": number, "special": token in special}
     for number, entry in said.get("added_tokens_decoder", {}).items():
         entries[entry["content"]] = {**entry, "number": int(number)}
@@ -114,9 +101,13 @@ def _add(backend: Any, folder: Path, said: Said, special: list[str]) -> None:
 
 
 def _byte_pairs(folder: Path, said: Said, *, cut: str) -> Any:
+    from clearhead.models.fields import read_json
+    from clearhead.models.tokenizer_fields import Vocabulary
+
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
-    return byte_level(read_json(folder / "vocab.json"), merges, cut, space=bool(said.get("add_prefix_space")))
+    vocabulary = read_json(folder / "vocab.json", Vocabulary)
+    return byte_level(vocabulary, merges, cut, space=said.get("add_prefix_space", False))
 
 
 def _word_pieces(folder: Path, said: Said) -> Any:
@@ -153,7 +144,10 @@ def _llama(folder: Path, said: Said) -> Any:
 
 def _translated(folder: Path, said: Said) -> Any:
     """Marian's: the source's pieces by the numbers of vocab.json, which has the target's too."""
-    path, vocabulary = folder / "source.spm", read_json(folder / "vocab.json")
+    from clearhead.models.fields import read_json
+    from clearhead.models.tokenizer_fields import Vocabulary
+
+    path, vocabulary = folder / "source.spm", read_json(folder / "vocab.json", Vocabulary)
     source = read_sentencepiece(path)
     if source["tokenizer.ggml.model"] != "t5":
         raise ClearheadError(f"The pieces of '{path}' are of type 2 (BPE); of Marian's Clearhead reads 1 (unigram).")
@@ -168,22 +162,6 @@ def _translated(folder: Path, said: Said) -> Any:
         "tokenizer.ggml.unknown_token_id": vocabulary["<unk>"],
     }
     return backend_of(path, source | numbered)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file.
-
-    Raises ClearheadError if the file is broken, or holds anything else.
-    """
-    if not path.exists():
-        return {}
-    try:
-        read: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ClearheadError(f"The file '{path}' cannot be read as JSON ({error}); get it again.") from error
-    if not isinstance(read, dict):
-        raise ClearheadError(f"The file '{path}' holds {json.dumps(read)[:40]}; expected an object. Get it again.")
-    return read
 
 
 UNSAID = "one that neither tokenizer_config.json nor config.json names"

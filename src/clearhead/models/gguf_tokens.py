@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, in_a_sentence
 
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6
 """Types of tokens: two that stand whole in a text, special ones and others that a model's makers added; a byte."""
@@ -31,12 +31,8 @@ def backend_of(path: Path, said: Mapping[str, Any]) -> Any:
     Raises ClearheadError for a kind of tokenizer that is not known, and for one that is broken.
     """
     tokenizers = tokenizers_package()
-    try:
+    with in_a_sentence(f"The tokenizer of '{path}' cannot be read"):
         return _backend(tokenizers, path, said)
-    except ClearheadError:
-        raise
-    except Exception as error:  # the package raises no other
-        raise ClearheadError(f"The tokenizer of '{path}' cannot be read ({error}); get it again.") from error
 
 
 def _backend(tokenizers: Any, path: Path, said: Mapping[str, Any]) -> Any:

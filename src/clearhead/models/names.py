@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, shortened
 from clearhead.models.parts import Part, Place, read, write
 
 
@@ -226,7 +226,7 @@ def _dozen(lines: list[str]) -> str:
         line.replace("{}", numbers[0] if len(numbers) == 1 else f"{{{_spans(numbers)}}}", 1)
         for line, numbers in layers.items()
     ]
-    return "; ".join(said[:12]) + ("; …" if len(said) > 12 else "")
+    return "; ".join(shortened(line, 200) for line in said[:12]) + ("; …" if len(said) > 12 else "")
 
 
 def _spans(numbers: list[str]) -> str:

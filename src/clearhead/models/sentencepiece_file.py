@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, shortened
 
 KINDS = {1: "t5", 2: "llama"}
 """llama.cpp's names of what SentencePiece calls unigram and BPE."""
@@ -14,8 +14,31 @@ KINDS = {1: "t5", 2: "llama"}
 def read_sentencepiece(path: Path) -> dict[str, Any]:
     """What a SentencePiece file says, as a GGUF file's metadata would.
 
-    Raises ClearheadError if the file is no SentencePiece file, or its pieces are neither unigram nor BPE, or end words.
+    Raises ClearheadError as `check_sentencepiece` does, and if its pieces are neither unigram nor BPE, or end words.
     """
+    said, training = check_sentencepiece(path)
+    kind = training.get(3, 1)
+    if kind not in KINDS:
+        raise ClearheadError(
+            f"The tokenizer '{path}' is of SentencePiece's type {shortened(repr(kind))}; expected 1 (unigram) or "
+            "2 (BPE)."
+        )
+    if training.get(24):
+        raise ClearheadError(
+            f"The tokenizer '{path}' marks a word's end rather than its beginning (treat_whitespace_as_suffix), which "
+            "Clearhead does not read. Get the model as a folder with tokenizer.json."
+        )
+    return said | {"tokenizer.ggml.model": KINDS[kind]}
+
+
+def check_sentencepiece(path: Path) -> tuple[dict[str, Any], dict[int, Any]]:
+    """What a SentencePiece file of any type says: of its pieces, and of how they were learned.
+
+    Raises ClearheadError if the file is no SentencePiece file, or if what it says does not fit together.
+    """
+    from clearhead.models.fields import check  # with pydantic, which only reading a model needs
+    from clearhead.models.tokenizer_fields import GgufTokenizer
+
     try:
         model = list(_fields(path.read_bytes()))
         pieces = [dict(_fields(value)) for number, value in model if number == 1]
@@ -24,23 +47,12 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
         scores = [struct.unpack("<f", piece.get(2, bytes(4)))[0] for piece in pieces]
         if not tokens:
             raise ValueError("no pieces")
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
         raise ClearheadError(
             f"The tokenizer '{path}' cannot be read as a file of SentencePiece: it is of another kind, or broken; "
             "get it again."
         ) from error
-    kind = training.get(3, 1)
-    if kind not in KINDS:
-        raise ClearheadError(
-            f"The tokenizer '{path}' is of SentencePiece's type {kind}; expected 1 (unigram) or 2 (BPE)."
-        )
-    if training.get(24):
-        raise ClearheadError(
-            f"The tokenizer '{path}' marks a word's end rather than its beginning (treat_whitespace_as_suffix), which "
-            "Clearhead does not read. Get the model as a folder with tokenizer.json."
-        )
-    return {
-        "tokenizer.ggml.model": KINDS[kind],
+    said = {
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": scores,
         "tokenizer.ggml.token_type": [piece.get(3, 1) for piece in pieces],
@@ -51,6 +63,8 @@ def read_sentencepiece(path: Path) -> dict[str, Any]:
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.ggml.add_eos_token": False,
     }
+    check(GgufTokenizer, said, path)
+    return said, training
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -79,3 +93,5 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return number, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
-from clearhead.models.folder_tokens import backend_of_folder, has_parts, read_json, roles_of
+from clearhead.errors import ClearheadError, in_a_sentence
+from clearhead.models.folder_tokens import backend_of_folder, has_parts, roles_of
 from clearhead.models.gguf_tokens import backend_of, tokenizers_package
 from clearhead.models.weights.gguf_file import read_gguf
 from clearhead.text import check_text
+
+BROKEN = "; the model's tokenizer is broken, get it again."
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,17 @@ class Tokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The text's tokens, between those that the model wants at both ends, unless `special` is False.
 
-        Raises ClearheadError if the text is no string, or holds half a character (`check_text`).
+        Raises ClearheadError if the text is no string, or holds half a character (`check_text`), and where the
+        tokenizer's file turns out to be broken.
         """
-        return list(self.backend.encode(check_text(text), add_special_tokens=special).ids)
+        check_text(text)
+        with in_a_sentence("The tokenizer cannot encode this text", BROKEN):
+            return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The tokens' text, without the special ones."""
-        return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=True))
+        with in_a_sentence("The tokenizer cannot decode these tokens", BROKEN):
+            return str(self.backend.decode([int(token) for token in ids], skip_special_tokens=True))
 
     def stream(self) -> "Detokenizer":
         """Turns tokens into text as they come."""
@@ -162,9 +168,13 @@ def tokenizer_of_gguf(path: Path, said: Mapping[str, Any]) -> Tokenizer | None:
 
     Raises ClearheadError if it is broken, or of a kind that is not known.
     """
+    from clearhead.models.fields import check  # with pydantic, which only reading a model needs
+    from clearhead.models.tokenizer_fields import GgufTokenizer
+
     tokens: list[str] | None = said.get("tokenizer.ggml.tokens")
     if tokens is None:
         return None
+    check(GgufTokenizer, said, path)
     numbers = {role: said.get(f"tokenizer.ggml.{kind}_token_id") for kind, role in ROLES.items()}
     known = {kind: number for kind, number in numbers.items() if number is not None}
     ends = tuple(dict.fromkeys(known[kind] for kind in ("eos", "eot", "eom") if kind in known))
@@ -173,17 +183,21 @@ def tokenizer_of_gguf(path: Path, said: Mapping[str, Any]) -> Tokenizer | None:
 
 
 def _of_folder(folder: Path) -> Tokenizer:
+    from clearhead.models.fields import ModelConfig, read_json  # with pydantic, which only reading a model needs
+    from clearhead.models.tokenizer_fields import TokenizerConfig, TokenizerFile
+
     tokenizers = tokenizers_package()
-    file, said = folder / "tokenizer.json", read_json(folder / "tokenizer_config.json")
+    file, said = folder / "tokenizer.json", read_json(folder / "tokenizer_config.json", TokenizerConfig)
     if file.exists():
-        try:
+        read_json(file, TokenizerFile)
+        with in_a_sentence(f"The tokenizer '{file}' cannot be read"):
             backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the package raises no other
-            raise ClearheadError(f"The tokenizer '{file}' cannot be read ({error}); get it again.") from error
         special = roles_of(said)
     else:
-        kind = read_json(folder / "config.json").get("model_type")
-        backend, special = backend_of_folder(folder, kind, read_json(folder / "special_tokens_map.json") | said)
+        kind = read_json(folder / "config.json", ModelConfig).get("model_type")
+        said = read_json(folder / "special_tokens_map.json", TokenizerConfig) | said
+        said = {name: value for name, value in said.items() if value is not None}
+        backend, special = backend_of_folder(folder, kind, said)
     backend.no_truncation()
     backend.no_padding()
     ends = _ends(folder)
@@ -195,15 +209,12 @@ def _of_folder(folder: Path) -> Tokenizer:
 
 def _ends(folder: Path) -> tuple[int, ...] | None:
     """The tokens that end a text, if a config says so."""
+    from clearhead.models.fields import GenerationConfig, read_json  # with pydantic, which only reading a model needs
+
     for file in ("generation_config.json", "config.json"):
-        said = read_json(folder / file).get("eos_token_id")
-        ends = said if isinstance(said, list) else [said]
-        if said is not None and not all(type(end) is int for end in ends):
-            raise ClearheadError(
-                f"The eos_token_id in '{folder / file}' is {said!r}; expected a number, or a list of numbers."
-            )
-        if said is not None:
-            return tuple(ends)
+        ends = read_json(folder / file, GenerationConfig).get("eos_token_id")
+        if ends is not None:
+            return tuple(ends) if isinstance(ends, list) else (ends,)
     return None
 
 
@@ -211,13 +222,9 @@ def _template(folder: Path, said: Mapping[str, Any]) -> str | None:
     """The chat template: in a file of its own, or in the config, the one called "default" if there are several."""
     file = folder / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8")
-    template = said.get("chat_template")
-    if isinstance(template, list) and all(isinstance(entry, dict) and "name" in entry for entry in template):
-        template = {str(entry["name"]): entry.get("template") for entry in template}.get("default")
-    if not isinstance(template, str | None):
-        raise ClearheadError(
-            f"The chat_template in '{folder / 'tokenizer_config.json'}' is {type(template).__name__}; expected a text, "
-            "or a list of objects with a name and a template. Get it again."
-        )
+        with in_a_sentence(f"The chat template '{file}' cannot be read"):
+            return file.read_text(encoding="utf-8")
+    template: str | list[dict[str, str]] | None = said.get("chat_template")
+    if isinstance(template, list):
+        return {entry["name"]: entry["template"] for entry in template}.get("default")
     return template

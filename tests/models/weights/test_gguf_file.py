@@ -261,9 +261,11 @@ def test_a_file_broken_anywhere_in_its_header_is_read_or_is_a_sentence(tmp_path:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ({"general.alignment": "32"}, "says general.alignment = '32'; expected int"),
-        ({"split.count": "2"}, "says split.count = '2'; expected int"),
-        ({"tokenizer.chat_template": 3}, "says tokenizer.chat_template = '3'; expected str"),
+        ({"general.alignment": 0}, "says general.alignment = 0; expected greater than or equal to 1"),
+        ({"split.count": 10**9}, "says split.count = 1000000000; expected less than or equal to 99999"),
+        ({"general.alignment": "32"}, "says general.alignment = '32'; expected a valid integer"),
+        ({"split.count": "2"}, "says split.count = '2'; expected a valid integer"),
+        ({"tokenizer.chat_template": 3}, "says tokenizer.chat_template = 3; expected a valid string"),
     ],
 )
 def test_metadata_of_another_type_is_named(said: dict[str, object], why: str, tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def header(tmp_path: Path, key: str, kind: int, value: bytes) -> Path:
 
 def test_an_architecture_that_is_a_list_is_named(tmp_path: Path) -> None:
     file = header(tmp_path, "general.architecture", 9, struct.pack("<IQI", 4, 1, 7))
-    with pytest.raises(ClearheadError, match=r"says general\.architecture = '\[7\]'; expected str"):
+    with pytest.raises(ClearheadError, match=r"says general\.architecture = \[7\]; expected a valid string"):
         read_gguf(file)
 
 

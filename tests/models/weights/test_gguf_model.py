@@ -360,7 +360,7 @@ def test_what_gemma_2_lacks_is_named(tmp_path: Path) -> None:
     model = tiny("gemma2")
     said = {key: value for key, value in metadata(model, "gemma2").items() if not key.endswith(".block_count")}
     file = write(tmp_path / "tiny.gguf", converted(model, "gemma2"), said)
-    with pytest.raises(ClearheadError, match=r"does not say num_hidden_layers of its model; get it again"):
+    with pytest.raises(ClearheadError, match=r"does not say gemma2\.block_count of its model; get it again"):
         open_weights(file)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, shortened
 from clearhead.models.weights.weights import Stored
 
 STRING, ARRAY = 8, 9
@@ -24,17 +24,6 @@ QUANTISED = (
     *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"),
 )
 """Those that the package gguf knows how to make numbers of."""
-
-TYPES: dict[str, type] = {
-    "general.architecture": str,
-    "general.alignment": int,
-    "split.no": int,
-    "split.count": int,
-    "split.tensors.count": int,
-    "tokenizer.ggml.tokens": list,
-    "tokenizer.chat_template": str,
-}
-"""Of the metadata, what Clearhead itself asks for, and not only a model's family."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +85,9 @@ class _Header:
 
 
 def _read(path: Path, header: _Header) -> Gguf:
+    from clearhead.models.fields import check  # with pydantic, which only reading a model needs
+    from clearhead.models.gguf_fields import GgufMetadata
+
     magic, version = header.data[:4], 0
     if magic == b"GGUF":
         header.at = 4
@@ -110,10 +102,7 @@ def _read(path: Path, header: _Header) -> Gguf:
     for _ in range(pairs):
         key = header.text()
         metadata[key] = header.value(header.number("I"))
-    for key, expected in TYPES.items():
-        if key in metadata and type(metadata[key]) is not expected:
-            got = str(metadata[key])[:40]
-            raise ClearheadError(f"The file '{path}' says {key} = {got!r}; expected {expected.__name__}. Get it again.")
+    check(GgufMetadata, metadata, path)
     places = []
     for _ in range(tensors):
         name, dims = header.text(), header.number("I")
@@ -128,20 +117,21 @@ def _read(path: Path, header: _Header) -> Gguf:
 def _stored(path: Path, data: Any, name: str, shape: tuple[int, ...], kind: int, at: int) -> Stored:
     gguf = _gguf()
     known = {int(number): number for number in gguf.GGMLQuantizationType}
+    shown = shortened(name)
     kind_name = known[kind].name if kind in known else f"number {kind}"
     if kind_name not in (*PLAIN, *QUANTISED):
         raise ClearheadError(
-            f"The tensor {name} of '{path}' is of type {kind_name}; expected {', '.join((*PLAIN, *QUANTISED))}. "
+            f"The tensor {shown} of '{path}' is of type {kind_name}; expected {', '.join((*PLAIN, *QUANTISED))}. "
             "Get the model in another quantisation."
         )
     if not math.prod(shape):
-        raise ClearheadError(f"The tensor {name} of '{path}' is of shape {shape}: it holds no numbers; get it again.")
+        raise ClearheadError(f"The tensor {shown} of '{path}' is of shape {shape}: it holds no numbers; get it again.")
     if shape[-1] % gguf.GGML_QUANT_SIZES[known[kind]][0]:
         raise struct.error("a row is no whole number of blocks")
     end = at + _nbytes(shape, known[kind])
     if end > len(data):
         raise ClearheadError(
-            f"The file '{path}' ends after {len(data):,} bytes, but its tensor {name} needs {end:,}: "
+            f"The file '{path}' ends after {len(data):,} bytes, but its tensor {shown} needs {end:,}: "
             "the file is not whole; get it again."
         )
     return _placed(data, shape, known[kind], at)

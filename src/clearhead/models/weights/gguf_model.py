@@ -95,20 +95,25 @@ def _named(name: str, architecture: Architecture) -> str:
 
 def _config(path: Path, kind: str, architecture: Architecture, gguf: Gguf) -> dict[str, Any]:
     """The config, as config.json would have it."""
+    from clearhead.models.fields import check, check_layers  # with pydantic, which only reading a model needs
+    from clearhead.models.gguf_fields import model_fields
+
     said = gguf.metadata
-    config: dict[str, Any] = {"model_type": kind, **architecture.fixed}
-    config |= {
-        theirs: said[key]
+    names = {
+        name if name.startswith("tokenizer.") else f"{kind}.{name}": theirs
         for name, theirs in architecture.config.items()
-        if (key := name if name.startswith("tokenizer.") else f"{kind}.{name}") in said
     }
+    check(model_fields(names, kind), said, path)
+    check_layers(said, len(gguf.tensors), path, (f"{kind}.block_count",))
+    config: dict[str, Any] = {"model_type": kind, **architecture.fixed}
+    config |= {theirs: said[key] for key, theirs in names.items() if key in said}
     try:
         config["vocab_size"] = gguf.tensors["token_embd.weight"].shape[0]
     except KeyError as error:
         raise ClearheadError(f"The file '{path}' has no tensor token_embd.weight; it holds no whole model.") from error
     # 1/√ of this scales Gemma 2's scores; the one of 46 layers has another, as llama.cpp knows.
     if kind == "gemma2":
-        lacking = [theirs for theirs in GEMMA2_NEEDS if theirs not in config]
+        lacking = [key for key, theirs in names.items() if theirs in GEMMA2_NEEDS and theirs not in config]
         if lacking:
             raise ClearheadError(f"The file '{path}' does not say {', '.join(lacking)} of its model; get it again.")
         large = config["num_hidden_layers"] == 46

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, first_of
 from clearhead.models.weights.gguf_file import Gguf, read_gguf
 
 
@@ -21,7 +21,7 @@ def read_parts(path: Path) -> Gguf:
     lacking = [part.name for part in parts if not part.exists()]
     if lacking:
         raise ClearheadError(
-            f"The model '{path}' lacks {len(lacking)} of its {count} parts: {', '.join(lacking)}; get them too."
+            f"The model '{path}' lacks {len(lacking)} of its {count} parts: {first_of(lacking)}; get them too."
         )
     tensors = dict(first.tensors)
     for n, part in enumerate(parts[1:], 1):

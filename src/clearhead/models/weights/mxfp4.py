@@ -4,7 +4,7 @@ import torch
 from jaxtyping import BFloat16, UInt8
 from torch import Tensor
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, shortened
 from clearhead.models.weights.weights import Stored
 
 POSITIVE = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
@@ -33,8 +33,9 @@ def unpacked(stored: dict[str, Stored]) -> dict[str, Stored]:
 def _weight(name: str, blocks: Stored, scales: Stored) -> Stored:
     if len(blocks.shape) != 4 or blocks.shape[3] != 16 or blocks.shape[:3] != scales.shape:
         raise ClearheadError(
-            f"The weight {name} is packed as blocks {blocks.shape} and scales {scales.shape}; expected (experts, rows, "
-            "blocks, 16) and (experts, rows, blocks). The files are not of the same checkpoint; get them again."
+            f"The weight {shortened(name)} is packed as blocks {blocks.shape} and scales {scales.shape}; expected "
+            "(experts, rows, blocks, 16) and (experts, rows, blocks). The files are not of the same checkpoint; get "
+            "them again."
         )
     experts, rows, count, _ = blocks.shape
     return Stored((experts, 32 * count, rows), lambda: unpack(blocks.read(), scales.read()))

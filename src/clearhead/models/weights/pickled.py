@@ -31,8 +31,16 @@ def read_pickled(path: Path) -> dict[str, Stored]:
             f"The file '{path}' cannot be read as weights of PyTorch ({first_line(error).rstrip('.')}): it is "
             "broken or not whole; get it again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_whole(v) for k, v in state.items()):
         raise ClearheadError(
-            f"The file '{path}' holds {type(state).__name__} but not of tensors alone; expected a model's state_dict."
+            f"The file '{path}' holds {type(state).__name__} but not of tensors alone; expected a model's state_dict, "
+            "names and dense tensors whose numbers are all in the file."
         )
     return {name: Stored(tuple(weight.shape), weight.detach) for name, weight in state.items()}
+
+
+def _is_whole(weight: Any) -> bool:
+    """Whether this is a tensor with each of its numbers in the file: one that repeats a few may fill the memory."""
+    if not isinstance(weight, Tensor) or weight.layout is not torch.strided or weight.is_meta or weight.is_quantized:
+        return False
+    return weight.numel() * weight.itemsize <= weight.untyped_storage().nbytes()

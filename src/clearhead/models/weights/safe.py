@@ -4,7 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import ClearheadError
+from torch import Tensor
+
+from clearhead.errors import ClearheadError, in_a_sentence, shortened
 from clearhead.models.weights.weights import Stored
 
 
@@ -22,10 +24,16 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     try:
         file: Any = safe_open(path, framework="pt")
         return {
-            name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name))
+            name: Stored(tuple(file.get_slice(name).get_shape()), partial(_read, path, file, name))
             for name in file.keys()  # noqa: SIM118 - the file is no dict
         }
     except (SafetensorError, OSError) as error:
         raise ClearheadError(
             f"The file '{path}' cannot be read as safetensors ({error}): it is broken or not whole; get it again."
         ) from error
+
+
+def _read(path: Path, file: Any, name: str) -> Tensor:
+    with in_a_sentence(f"The tensor {shortened(name)} of '{path}' cannot be read"):  # of a type that PyTorch lacks
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
