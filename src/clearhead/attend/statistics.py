@@ -59,7 +59,8 @@ def of_weights(
     of_peak = torch.where(peak > 0.5, -peak * torch.log1p(-rest), torch.special.entr(peak))
     entropy = of_peak + torch.special.entr(others).sum(-1)
     # Of the keys alone: beside a sink, all of their weights may round to 0.
-    among_keys = s.masked_fill(~visible, -torch.inf).softmax(-1).nan_to_num(0)
+    among_keys = s.masked_fill(~visible, -torch.inf).softmax(-1)
+    among_keys = among_keys.masked_fill((max_score == -torch.inf)[..., None], 0)
     return Statistics(
         lse=lse,
         entropy=entropy,
