@@ -95,7 +95,8 @@ def bound_memory() -> None:
 def load(path: Path) -> None:
     """What a user does: the model is loaded, and reads a text."""
     model = ch.models.load(path)
-    model.tokenizer.decode(model.tokenizer.encode(TEXT))
+    if model.tokenizer is not None:  # a GGUF file may hold none
+        model.tokenizer.decode(model.tokenizer.encode(TEXT))
     model(torch.tensor([[1, 2]]))
 
 

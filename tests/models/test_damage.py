@@ -103,6 +103,14 @@ def test_what_a_gguf_file_says_of_its_model_is_named_by_its_own_fields(
         ch.models.load(file)
 
 
+def test_a_gguf_file_that_does_not_say_how_many_heads_there_are_is_refused(tmp_path: Path) -> None:
+    said = {key: value for key, value in GGUF.items() if key != "llama.attention.head_count"}
+    tensors = {"token_embd.weight": torch.ones(8, 16).numpy(), "blk.0.attn_q.weight": torch.ones(16, 16).numpy()}
+    file = write(tmp_path / "a.gguf", tensors, said)
+    with pytest.raises(ClearheadError, match=r"a\.gguf' does not say llama\.attention\.head_count of its model"):
+        ch.models.load(file)
+
+
 @pytest.mark.parametrize(
     "weight",
     [torch.ones(1).expand(10**9), torch.ones(2, 2).to_sparse(), torch.ones(2, device="meta"), [1.0]],

@@ -55,11 +55,15 @@ def weights_of(path: Path, gguf: Gguf) -> Weights:
     architecture = known[kind]
     gguf = _with_embedding(gguf)
     config = _config(path, kind, architecture, gguf)
-    tensors = {
-        _named(name, architecture): architecture.mend(name, stored, config)
-        for name, stored in architecture.regroup(gguf.tensors).items()
-        if name != "rope_freqs.weight"  # which the config has
-    }
+    try:
+        tensors = {
+            _named(name, architecture): architecture.mend(name, stored, config)
+            for name, stored in architecture.regroup(gguf.tensors).items()
+            if name != "rope_freqs.weight"  # which the config has
+        }
+    except KeyError as missing:
+        field = next(key for key, theirs in architecture.config.items() if theirs == missing.args[0])
+        raise ClearheadError(f"The file '{path}' does not say {kind}.{field} of its model; get it again.") from missing
     return Weights(tensors, config)
 
 

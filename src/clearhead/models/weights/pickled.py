@@ -8,7 +8,7 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError, first_line
+from clearhead.errors import ClearheadError, first_line, shortened
 from clearhead.models.weights.weights import Stored
 
 
@@ -24,12 +24,12 @@ def read_pickled(path: Path) -> dict[str, Stored]:
     except UnpicklingError as error:
         raise ClearheadError(
             f"The file '{path}' holds more than weights, which could run any code, or is broken "
-            f"({first_line(error).rstrip('.')}); it was not opened. Get the model as safetensors."
+            f"({shortened(first_line(error).rstrip('.'), 300)}); it was not opened. Get the model as safetensors."
         ) from error
     except Exception as error:  # a damaged file fails in as many ways as pickle has orders
         raise ClearheadError(
-            f"The file '{path}' cannot be read as weights of PyTorch ({first_line(error).rstrip('.')}): it is "
-            "broken or not whole; get it again."
+            f"The file '{path}' cannot be read as weights of PyTorch "
+            f"({shortened(first_line(error).rstrip('.'), 300)}): it is broken or not whole; get it again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_whole(v) for k, v in state.items()):
         raise ClearheadError(
