@@ -21,8 +21,9 @@ class PerformanceWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without its details; its name if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What an error says, without its details; its name if it says nothing. What cannot be printed is escaped."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
 def shortened(value: Any, most: int = 60) -> str:

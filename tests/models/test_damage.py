@@ -133,6 +133,15 @@ def test_long_names_are_cut_in_messages(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
 
 
+def test_what_another_package_says_can_be_printed(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a")
+    header = b'{"w": {"dtype": "F\x7f", "shape": [1], "data_offsets": [0, 4]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ClearheadError, match=r"cannot be read as safetensors \(.*F\\x7f") as caught:
+        ch.models.load(folder)
+    assert str(caught.value).isprintable()
+
+
 def test_damage_changes_one_value_or_leaves_it_out() -> None:
     import random
 

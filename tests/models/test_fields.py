@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"head_dim": 10**9}, "head_dim = 1000000000; expected less than or equal to 65536"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan; expected a finite number"),
         ({"hidden_act": ["x" * 500]}, r"hidden_act = \['x{55}\.\.\.; expected a valid string"),
+        ({"rope_parameters": {"factor": 10**30}}, r"rope_parameters\.factor = 10{30}; expected less than or equal to"),
         ({"rope_parameters": [1]}, r"rope_parameters = \[1\]; expected a valid dictionary"),
     ],
     ids=str,

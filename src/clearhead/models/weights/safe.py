@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clearhead.errors import ClearheadError, in_a_sentence, shortened
+from clearhead.errors import ClearheadError, first_line, in_a_sentence, shortened
 from clearhead.models.weights.weights import Stored
 
 
@@ -29,7 +29,8 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         }
     except (SafetensorError, OSError) as error:
         raise ClearheadError(
-            f"The file '{path}' cannot be read as safetensors ({error}): it is broken or not whole; get it again."
+            f"The file '{path}' cannot be read as safetensors ({first_line(error)}): it is broken or not whole; get it "
+            "again."
         ) from error
 
 
