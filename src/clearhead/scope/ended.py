@@ -21,7 +21,7 @@ class Ended:
     `generate` feeds the whole batch to the model until its stopping criteria have held for every text. What it feeds
     of a text after they have held for it (the end-of-sequence token, then padding) are no queries of the text:
     `generate` on the text alone stops before it. The criteria are called with all tokens so far, so they say when a
-    text has ended, whichever tokens end it or pad it.
+    text has ended, regardless of its end and padding tokens.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ def _asked(call: SimpleNamespace) -> Asked:
     """The attention, from the function's arguments.
 
     Its masks say who may not be seen; ours say who may. Its learned key and its key of zeros stand behind the last
-    token, and no mask hides them but a causality that PyTorch is told to trust.
+    token, and no mask hides them, except a causal mask passed with is_causal=True.
     """
     query, key, value, padding = call.query, call.key, call.value, call.key_padding_mask
     if query.ndim == 2:

@@ -56,7 +56,7 @@ def outline(layer: Layer, batch: int) -> bytes:
 
 
 def says(runs: Int[Tensor, "2 heads Tq R"], Tk: int, kind: str, added: int = 0) -> str | None:
-    """A word for who may see whom; None where there is none that is short and true.
+    """A short name of the mask, or None if no short name is exact.
 
     The last `added` of the Tk keys are those of no token.
     """

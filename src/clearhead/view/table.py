@@ -65,7 +65,7 @@ def plain(rows: HeadTable, decimals: Mapping[str, int]) -> Iterator[str]:
 
 
 def _rounded(value: Any, places: int | None) -> str:
-    """A number with so many decimals, and no minus before what is rounded to 0."""
+    """A number with this many decimals; what rounds to 0 has no minus sign."""
     return f"{value:z.{DECIMALS if places is None else places}f}" if isinstance(value, float) else str(value)
 
 
